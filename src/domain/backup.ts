@@ -1,0 +1,139 @@
+/** A backup at rest: the manifest, the commit record, and the record's state machine. */
+import type { ClusterSpec } from './cluster.ts';
+import { FleetError } from './errors.ts';
+
+export const MANIFEST_FORMAT = 1;
+
+/** One logical shard of a backup. */
+export interface ShardEntry {
+  readonly shard: number;
+  /** Custom shard key, where the collection uses them. */
+  readonly shardKey?: string | number;
+  /** S3 key of the snapshot. */
+  readonly key: string;
+  /** Bytes, equal to Qdrant's `size`. */
+  readonly size: number;
+  /** Hex, computed on the way and equal to Qdrant's `checksum`. */
+  readonly sha256: string;
+  /** The store's full-object CRC32, base64. */
+  readonly crc32: string;
+  /**
+   * Points that the source peer reported for this shard right before and right after the cut. Equal on an idle shard;
+   * under writes the snapshot holds a number between the two.
+   */
+  readonly points: { readonly before: number; readonly after: number };
+  readonly sourcePeer: string;
+  /** ISO 8601: when Qdrant made the snapshot. Shards are not cut at one moment. */
+  readonly cutAt: string;
+}
+
+export interface CollectionEntry {
+  readonly name: string;
+  /** `config` of `GET /collections/{c}`, verbatim. */
+  readonly config: Readonly<Record<string, unknown>>;
+  /** `payload_schema` of `GET /collections/{c}`, verbatim. */
+  readonly payloadSchema: Readonly<Record<string, unknown>>;
+  readonly shards: readonly ShardEntry[];
+}
+
+/** `manifest.json`: everything that a restore needs, besides the data. Written once. */
+export interface BackupManifest {
+  readonly formatVersion: typeof MANIFEST_FORMAT;
+  readonly tenant: string;
+  readonly cluster: string;
+  readonly backup: string;
+  /** The run that wrote the data; its objects lie under `data/<attempt>/`. */
+  readonly attempt: string;
+  readonly startedAt: string;
+  readonly completedAt: string;
+  readonly qdrantVersion: string;
+  readonly spec: ClusterSpec;
+  readonly peers: readonly { readonly id: string; readonly name: string }[];
+  readonly collections: readonly CollectionEntry[];
+  readonly aliases: readonly { readonly alias: string; readonly collection: string }[];
+}
+
+/** Bytes, points and shards of a backup, for lists. */
+export interface BackupTotals {
+  readonly collections: number;
+  readonly shards: number;
+  readonly bytes: number;
+  readonly points: number;
+}
+
+export function totalsOf(manifest: BackupManifest): BackupTotals {
+  const shards = manifest.collections.flatMap((collection) => collection.shards);
+  return {
+    collections: manifest.collections.length,
+    shards: shards.length,
+    bytes: shards.reduce((sum, shard) => sum + shard.size, 0),
+    points: shards.reduce((sum, shard) => sum + shard.points.after, 0),
+  };
+}
+
+export const BACKUP_STATES = ['COMMITTED', 'DELETING', 'PURGING', 'DELETED', 'ABORTED'] as const;
+export type BackupState = (typeof BACKUP_STATES)[number];
+
+/**
+ * `commit.json`: the only key of a backup that ever changes, by compare-and-set, and never disappears while an attempt
+ * could live. A backup exists when its record says COMMITTED, and then only.
+ */
+export interface CommitRecord {
+  readonly formatVersion: typeof MANIFEST_FORMAT;
+  readonly backup: string;
+  readonly state: BackupState;
+  /** The attempt that won the key. */
+  readonly attempt: string;
+  /** ISO 8601 of the last change. */
+  readonly changedAt: string;
+  /** Absent when ABORTED was written first. */
+  readonly manifest?: { readonly sha256: string; readonly size: number };
+  readonly totals?: BackupTotals;
+}
+
+/**
+ * Which state may follow which. `undefined` stands for the absent record.
+ *
+ * - absent -> ABORTED: a collector claims the key before it removes the data of an unfinished backup, so that a slow
+ *   uploader can no longer commit.
+ * - DELETING -> COMMITTED: taken back in time. DELETING -> PURGING is the point of no return; data goes only after it.
+ */
+const TRANSITIONS: Readonly<Record<BackupState | 'absent', readonly BackupState[]>> = {
+  absent: ['COMMITTED', 'ABORTED'],
+  COMMITTED: ['DELETING'],
+  DELETING: ['PURGING', 'COMMITTED'],
+  PURGING: ['DELETED'],
+  DELETED: [],
+  ABORTED: [],
+};
+
+export function mayFollow(from: BackupState | undefined, to: BackupState): boolean {
+  return TRANSITIONS[from ?? 'absent'].includes(to);
+}
+
+/** @throws FleetError `CommitConflict` when the state machine does not allow the step */
+export function advance(record: CommitRecord, to: BackupState, changedAt: string): CommitRecord {
+  if (!mayFollow(record.state, to)) {
+    throw new FleetError('CommitConflict', `Backup ${record.backup} is ${record.state} and cannot become ${to}.`);
+  }
+  return { ...record, state: to, changedAt };
+}
+
+/**
+ * A parsed `manifest.json`, checked as far as a restore relies on it.
+ *
+ * @throws FleetError `IntegrityMismatch` when it is not a manifest of a format that this version reads
+ */
+export function parseManifest(json: unknown, where: string): BackupManifest {
+  const manifest = json as Partial<BackupManifest> | null;
+  if (typeof manifest !== 'object' || manifest === null || !Array.isArray(manifest.collections)) {
+    throw new FleetError('IntegrityMismatch', `${where} is not a backup manifest.`);
+  }
+  if (manifest.formatVersion !== MANIFEST_FORMAT) {
+    throw new FleetError(
+      'IntegrityMismatch',
+      `${where} has format ${String(manifest.formatVersion)}; this version reads format ${MANIFEST_FORMAT}.`,
+    );
+  }
+  return manifest as BackupManifest;
+}

@@ -1,0 +1,88 @@
+/**
+ * The closed set of failure codes. A code's class says what the machinery does with it:
+ *
+ * - `retry`: the call may succeed when repeated as it is; activities are retried with backoff.
+ * - `wait`: nothing is wrong yet, the thing awaited is not there; polled at a steady pace, bounded in time.
+ * - `fail`: repeating cannot help; the workflow compensates and fails with this code.
+ * - `human`: stop, keep everything, somebody has to look.
+ *
+ * `status` is the HTTP status of the problem+json that the API answers with.
+ */
+export const ERROR_CODES = {
+  InvalidInput: { class: 'fail', status: 400, title: 'The request is not valid' },
+  Unauthorized: { class: 'fail', status: 401, title: 'A valid API token is needed' },
+  NotFound: { class: 'fail', status: 404, title: 'No such resource' },
+  ClusterNotFound: { class: 'fail', status: 404, title: 'No such cluster' },
+  BackupNotFound: { class: 'fail', status: 404, title: 'No such backup' },
+  ScheduleNotFound: { class: 'fail', status: 404, title: 'No such schedule' },
+  OperationNotFound: { class: 'fail', status: 404, title: 'No such operation' },
+  ClusterExists: { class: 'fail', status: 409, title: 'The cluster exists already' },
+  ClusterBusy: { class: 'fail', status: 409, title: 'Another operation holds the cluster' },
+  ScheduleExists: { class: 'fail', status: 409, title: 'The schedule exists already' },
+  BackupNotCommitted: { class: 'fail', status: 409, title: 'The backup is not complete' },
+  CommitConflict: { class: 'fail', status: 409, title: 'The backup record was changed by someone else' },
+  NamespaceNotOurs: { class: 'fail', status: 409, title: 'The namespace belongs to someone else' },
+  TopologyUnstable: { class: 'fail', status: 409, title: 'Shards are being moved or lack an active replica' },
+  RestoreRefused: { class: 'fail', status: 422, title: 'The backup cannot be restored into this target' },
+  IdempotencyKeyReused: { class: 'fail', status: 422, title: 'The idempotency key was used for another request' },
+  ProviderNotSupported: { class: 'fail', status: 422, title: 'The provider is not supported' },
+  ChartFailed: { class: 'fail', status: 502, title: 'Helm could not apply the chart' },
+  QdrantRejected: { class: 'fail', status: 502, title: 'Qdrant refused the request' },
+  StoreDenied: { class: 'fail', status: 502, title: 'The backup store refused the request' },
+  KubernetesDenied: { class: 'fail', status: 502, title: 'Kubernetes refused the request' },
+  IntegrityMismatch: { class: 'fail', status: 502, title: 'Bytes or counts differ from what was recorded' },
+  ClusterNotReady: { class: 'wait', status: 503, title: 'The cluster is not ready yet' },
+  SnapshotVanished: { class: 'retry', status: 503, title: 'A snapshot disappeared from its node' },
+  QdrantUnavailable: { class: 'retry', status: 503, title: 'Qdrant does not answer' },
+  StoreUnavailable: { class: 'retry', status: 503, title: 'The backup store does not answer' },
+  KubernetesUnavailable: { class: 'retry', status: 503, title: 'The Kubernetes API does not answer' },
+  CatalogUnavailable: { class: 'retry', status: 503, title: 'The catalogue database does not answer' },
+  TemporalUnavailable: { class: 'retry', status: 503, title: 'Temporal does not answer' },
+  CleanupIncomplete: { class: 'human', status: 500, title: 'Something was left behind' },
+  Internal: { class: 'retry', status: 500, title: 'Unexpected error' },
+} as const satisfies Record<string, { class: 'retry' | 'wait' | 'fail' | 'human'; status: number; title: string }>;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+/** Whether `text` is one of the closed set's codes. */
+export function isErrorCode(text: unknown): text is ErrorCode {
+  return typeof text === 'string' && Object.hasOwn(ERROR_CODES, text);
+}
+
+/** Whether an activity that failed with this code is worth repeating. */
+export function isRetryable(code: ErrorCode): boolean {
+  const { class: kind } = ERROR_CODES[code];
+  return kind === 'retry' || kind === 'wait';
+}
+
+/**
+ * A failure with a code of the closed set. The message says what was tried, on what, what came back and what to do
+ * next, and never holds a key, a token or a signed URL.
+ */
+export class FleetError extends Error {
+  override readonly name = 'FleetError';
+  readonly code: ErrorCode;
+  /** For `InvalidInput`: every bad field, by its JSON path. */
+  readonly fields: readonly FieldError[];
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown; fields?: readonly FieldError[] }) {
+    super(message, options?.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.fields = options?.fields ?? [];
+  }
+
+  static is(error: unknown, code?: ErrorCode): error is FleetError {
+    return error instanceof FleetError && (code === undefined || error.code === code);
+  }
+}
+
+/** One bad field of an input: where (JSON path) and what is wrong with it and how to mend it. */
+export interface FieldError {
+  readonly field: string;
+  readonly detail: string;
+}
+
+/** The message of anything thrown, without its stack. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,301 @@
+/**
+ * Guards for workflow inputs. People type these as JSON at the `temporal` CLI, so a workflow checks its own input and
+ * names every bad field at once. Hand-written and free of libraries: a schema library would add a megabyte to the
+ * workflow bundle.
+ */
+import {
+  DISTANCES,
+  PROVIDERS,
+  type ClusterRequest,
+  type CollectionRequest,
+  type ProviderName,
+} from './cluster.ts';
+import { FleetError, type FieldError } from './errors.ts';
+import { isBackupId, MAX_CLUSTER_LENGTH, MAX_TENANT_LENGTH, nameProblem, type ClusterRef } from './naming.ts';
+import type { RetentionPolicy } from './retention.ts';
+
+export interface ProvisionInput extends ClusterRef, ClusterRequest {
+  /** Seconds to wait for all peers to join; default 900. */
+  readonly readyTimeoutSeconds?: number;
+}
+
+export type DeleteInput = ClusterRef;
+
+export interface BackupInput extends ClusterRef {
+  /** Only these collections; default all. */
+  readonly collections?: readonly string[];
+  /** Run a `RetentionSweep` with this policy after the backup. */
+  readonly retention?: RetentionPolicy;
+}
+
+export interface RestoreInput {
+  readonly tenant: string;
+  /** Id of the backup, such as `20261121T030000Z-1a2b3c4d`. */
+  readonly backup: string;
+  /** The cluster that was backed up. */
+  readonly source: string;
+  /** The cluster to restore into; made first when it does not exist. */
+  readonly cluster: string;
+  /** Number of nodes of a cluster that has to be made; default: as backed up. */
+  readonly nodes?: number;
+  /** Replicas of each shard; default: as backed up, at most the number of nodes. */
+  readonly replicationFactor?: number;
+  /** Only these collections; default all. */
+  readonly collections?: readonly string[];
+}
+
+export interface RetentionInput extends ClusterRef {
+  readonly policy: RetentionPolicy;
+  /** Report what would go, and remove nothing. */
+  readonly dryRun?: boolean;
+}
+
+export function parseProvisionInput(input: unknown): ProvisionInput {
+  return readInput(input, (r) => ({
+    ...clusterRef(r),
+    ...clusterRequest(r),
+    ...r.integer('readyTimeoutSeconds', { min: 1, max: 86_400 }),
+  }));
+}
+
+export function parseDeleteInput(input: unknown): DeleteInput {
+  return readInput(input, clusterRef);
+}
+
+export function parseBackupInput(input: unknown): BackupInput {
+  return readInput(input, (r) => ({
+    ...clusterRef(r),
+    ...r.strings('collections', { min: 1 }),
+    ...r.object('retention', retentionPolicy),
+  }));
+}
+
+export function parseRestoreInput(input: unknown): RestoreInput {
+  return readInput(input, (r) => ({
+    tenant: r.name('tenant', MAX_TENANT_LENGTH),
+    backup: r.required('backup', backupIdProblem),
+    source: r.name('source', MAX_CLUSTER_LENGTH),
+    cluster: r.name('cluster', MAX_CLUSTER_LENGTH),
+    ...r.integer('nodes', { min: 1, max: MAX_NODES }),
+    ...r.integer('replicationFactor', { min: 1, max: MAX_NODES }),
+    ...r.strings('collections', { min: 1 }),
+  }));
+}
+
+export function parseRetentionInput(input: unknown): RetentionInput {
+  return readInput(input, (r) => {
+    const policy = r.object('policy', retentionPolicy).policy;
+    if (policy === undefined) r.bad('policy', 'is needed, such as {"keepLast": 7}');
+    return { ...clusterRef(r), policy: policy ?? {}, ...r.boolean('dryRun') };
+  });
+}
+
+const MAX_NODES = 64;
+const QUANTITY = /^[1-9]\d{0,8}(?:Ki|Mi|Gi|Ti|K|M|G|T)?$/;
+const CPU = /^(?:[1-9]\d{0,5}m?|0?\.\d{1,3})$/;
+const IMAGE_TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
+
+/** Why `name` is no legal Qdrant collection name (lib/common/common/src/validation.rs of Qdrant 1.18), if it is none. */
+export function collectionNameProblem(name: string): string | undefined {
+  if (name.length === 0) return 'must not be empty';
+  if (name.length > 255) return 'must have at most 255 characters';
+  // oxlint-disable-next-line no-control-regex -- these two control characters are what Qdrant refuses
+  if (/[<>:"/\\|?*\u0000\u001F]/.test(name)) return 'must not contain any of < > : " / \\ | ? * or NUL';
+  return undefined;
+}
+
+function backupIdProblem(text: string): string | undefined {
+  return isBackupId(text) ? undefined : 'must be a backup id such as "20261121T030000Z-1a2b3c4d"';
+}
+
+function clusterRef(r: Reader): ClusterRef {
+  return { tenant: r.name('tenant', MAX_TENANT_LENGTH), cluster: r.name('cluster', MAX_CLUSTER_LENGTH) };
+}
+
+function clusterRequest(r: Reader): ClusterRequest {
+  return {
+    ...r.oneOf('provider', PROVIDERS satisfies readonly ProviderName[]),
+    ...r.integer('nodes', { min: 1, max: MAX_NODES }),
+    ...r.text('version', (t) => (IMAGE_TAG.test(t) ? undefined : 'must be an image tag such as "v1.18.3"')),
+    ...r.text('storage', (t) => (QUANTITY.test(t) ? undefined : 'must be a Kubernetes quantity such as "10Gi"')),
+    ...r.integer('replicationFactor', { min: 1, max: MAX_NODES }),
+    ...r.object('resources', (inner) => ({
+      ...inner.text('cpu', (t) => (CPU.test(t) ? undefined : 'must be a CPU quantity such as "500m" or "2"')),
+      ...inner.text('memory', (t) => (QUANTITY.test(t) ? undefined : 'must be a quantity such as "4Gi"')),
+    })),
+    ...r.list('collections', collectionRequest),
+  };
+}
+
+function collectionRequest(r: Reader): CollectionRequest {
+  return {
+    ...r.text('preset'),
+    ...r.text('name', collectionNameProblem),
+    ...r.integer('vectorSize', { min: 1, max: 65_536 }),
+    ...r.oneOf('distance', DISTANCES),
+    ...r.integer('replicationFactor', { min: 1, max: MAX_NODES }),
+    ...r.integer('shardNumber', { min: 1, max: 1024 }),
+  };
+}
+
+function retentionPolicy(r: Reader): RetentionPolicy {
+  const policy = {
+    ...r.integer('keepLast', { min: 1, max: 100_000 }),
+    ...r.number('keepWithinDays', { min: 0, max: 36_500 }),
+    ...r.integer('minGood', { min: 1, max: 100_000 }),
+    ...r.integer('maxRemovals', { min: 1, max: 100_000 }),
+    ...r.number('undoHours', { min: 0, max: 8760 }),
+  };
+  if (policy.keepLast === undefined && policy.keepWithinDays === undefined) {
+    r.bad('keepLast', 'is needed, or "keepWithinDays": a policy has to say what to keep');
+  }
+  return policy;
+}
+
+/**
+ * Check `input` and return what `read` makes of it.
+ *
+ * @throws FleetError `InvalidInput` that lists every bad field by its JSON path, unknown fields included
+ */
+export function readInput<T>(input: unknown, read: (reader: Reader) => T): T {
+  const errors: FieldError[] = [];
+  const reader = new Reader(input, '', errors);
+  const value = read(reader);
+  reader.refuseUnknown();
+  if (errors.length > 0) throw invalidInput(errors);
+  return value;
+}
+
+export function invalidInput(fields: readonly FieldError[]): FleetError {
+  const text = fields.map(({ field, detail }) => `${field === '' ? 'input' : field}: ${detail}`).join('; ');
+  return new FleetError('InvalidInput', text, { fields });
+}
+
+type Check = (text: string) => string | undefined;
+type Optional<K extends string, V> = { [key in K]?: V };
+
+/** Reads one JSON object; remembers which fields were asked for, so that the others can be refused. */
+class Reader {
+  readonly #object: Readonly<Record<string, unknown>>;
+  readonly #path: string;
+  readonly #errors: FieldError[];
+  readonly #asked = new Set<string>();
+
+  constructor(input: unknown, path: string, errors: FieldError[]) {
+    this.#path = path;
+    this.#errors = errors;
+    if (typeof input === 'object' && input !== null && !Array.isArray(input)) {
+      this.#object = input as Record<string, unknown>;
+    } else {
+      this.#object = {};
+      errors.push({ field: path, detail: 'must be one JSON object' });
+    }
+  }
+
+  bad(field: string, detail: string): void {
+    this.#errors.push({ field: this.#at(field), detail });
+  }
+
+  name(field: string, maxLength: number): string {
+    return this.required(field, (text) => nameProblem(text, maxLength));
+  }
+
+  required(field: string, check: Check): string {
+    const value = this.text(field, check)[field];
+    if (value === undefined && this.#object[field] === undefined) this.bad(field, 'is needed');
+    return value ?? '';
+  }
+
+  text<K extends string>(field: K, check?: Check): Optional<K, string> {
+    return this.#optional(field, (value) => {
+      if (typeof value !== 'string') return this.bad(field, `must be a string, is ${typeOf(value)}`);
+      const problem = check?.(value);
+      return problem === undefined ? value : this.bad(field, problem);
+    });
+  }
+
+  integer<K extends string>(field: K, range: { min: number; max: number }): Optional<K, number> {
+    return this.#optional(field, (value) => {
+      if (!Number.isInteger(value)) return this.bad(field, `must be a whole number, is ${typeOf(value)}`);
+      return this.#inRange(field, value as number, range);
+    });
+  }
+
+  number<K extends string>(field: K, range: { min: number; max: number }): Optional<K, number> {
+    return this.#optional(field, (value) => {
+      if (typeof value !== 'number') return this.bad(field, `must be a number, is ${typeOf(value)}`);
+      return this.#inRange(field, value, range);
+    });
+  }
+
+  boolean<K extends string>(field: K): Optional<K, boolean> {
+    return this.#optional(field, (value) =>
+      typeof value === 'boolean' ? value : this.bad(field, `must be true or false, is ${typeOf(value)}`),
+    );
+  }
+
+  oneOf<K extends string, V extends string>(field: K, known: readonly V[]): Optional<K, V> {
+    return this.#optional(field, (value) => {
+      const found = known.find((item) => item === value);
+      return found ?? this.bad(field, `must be one of ${known.join(', ')}`);
+    });
+  }
+
+  object<K extends string, V>(field: K, read: (reader: Reader) => V): Optional<K, V> {
+    return this.#optional(field, (value) => this.#nested(value, field, read));
+  }
+
+  list<K extends string, V>(field: K, read: (reader: Reader) => V): Optional<K, V[]> {
+    return this.#optional(field, (value) => {
+      if (!Array.isArray(value)) return this.bad(field, `must be a list, is ${typeOf(value)}`);
+      return value.map((item, index) => this.#nested(item, `${field}[${index}]`, read));
+    });
+  }
+
+  strings<K extends string>(field: K, { min }: { min: number }): Optional<K, string[]> {
+    return this.#optional(field, (value) => {
+      if (!Array.isArray(value) || value.some((item) => typeof item !== 'string')) {
+        return this.bad(field, 'must be a list of strings');
+      }
+      if (value.length < min) return this.bad(field, `must name at least ${min}; leave the field out for all`);
+      return value as string[];
+    });
+  }
+
+  refuseUnknown(): void {
+    for (const field of Object.keys(this.#object)) {
+      if (!this.#asked.has(field)) {
+        this.bad(field, `is not known here; known: ${[...this.#asked].join(', ')}`);
+      }
+    }
+  }
+
+  #optional<K extends string, V>(field: K, read: (value: unknown) => V | void): Optional<K, V> {
+    this.#asked.add(field);
+    const value = this.#object[field];
+    if (value === undefined || value === null) return {};
+    const result = read(value);
+    return result === undefined ? {} : ({ [field]: result } as Optional<K, V>);
+  }
+
+  #inRange(field: string, value: number, { min, max }: { min: number; max: number }): number | void {
+    return value >= min && value <= max ? value : this.bad(field, `must be from ${min} to ${max}, is ${value}`);
+  }
+
+  #nested<V>(value: unknown, field: string, read: (reader: Reader) => V): V {
+    const inner = new Reader(value, this.#at(field), this.#errors);
+    const result = read(inner);
+    inner.refuseUnknown();
+    return result;
+  }
+
+  #at(field: string): string {
+    return this.#path === '' ? field : `${this.#path}.${field}`;
+  }
+}
+
+function typeOf(value: unknown): string {
+  if (Array.isArray(value)) return 'a list';
+  return typeof value === 'object' ? 'an object' : `${typeof value} ${JSON.stringify(value)}`;
+}
+

@@ -1,0 +1,135 @@
+/**
+ * Names and keys. One cluster is known by `tenant` and `cluster`; every other name derives from the two, so that a
+ * repeated attempt finds what an earlier one made. Neither part may contain `--`, which separates them.
+ */
+
+/** What identifies a cluster. */
+export interface ClusterRef {
+  readonly tenant: string;
+  readonly cluster: string;
+}
+
+const NAME = /^[a-z](?:-?[a-z0-9])*$/;
+
+/** Longest tenant name: the namespace `fleet-<tenant>--<cluster>` has to fit 63 characters (RFC 1123 label). */
+export const MAX_TENANT_LENGTH = 20;
+/** Longest cluster name, for the same reason. */
+export const MAX_CLUSTER_LENGTH = 32;
+
+/** Why `text` is no tenant or cluster name, or `undefined` when it is one. */
+export function nameProblem(text: string, maxLength: number): string | undefined {
+  if (text.length === 0) return 'must not be empty';
+  if (text.length > maxLength) return `must have at most ${maxLength} characters, has ${text.length}`;
+  if (!NAME.test(text)) {
+    return 'must be lower-case letters, digits and single hyphens, starting with a letter and not ending with a hyphen';
+  }
+  return undefined;
+}
+
+/** `acme--docs`: the two names in one, reversible because neither holds `--`. */
+export function clusterKey({ tenant, cluster }: ClusterRef): string {
+  return `${tenant}--${cluster}`;
+}
+
+/** The Kubernetes namespace of a cluster. */
+export function namespaceOf(ref: ClusterRef): string {
+  return `fleet-${clusterKey(ref)}`;
+}
+
+/** The Helm release, StatefulSet and Service of a cluster, inside its own namespace. */
+export const RELEASE_NAME = 'qdrant';
+
+/** The Kubernetes Secret that holds a cluster's API key, and the key in it. */
+export const API_KEY_SECRET = { name: 'qdrant-api-key', key: 'api-key' } as const;
+
+/** Labels by which we know our own objects. */
+export const LABELS = {
+  managedBy: 'app.kubernetes.io/managed-by',
+  tenant: 'qdrant-fleet/tenant',
+  cluster: 'qdrant-fleet/cluster',
+  operation: 'qdrant-fleet/created-by-operation',
+} as const;
+
+export const MANAGED_BY = 'qdrant-fleet';
+
+/** `20261121T030000Z`: UTC, to the second, sorts by time. */
+export function compactTime(time: Date): string {
+  return time
+    .toISOString()
+    .replace(/\.\d{3}Z$/, 'Z')
+    .replaceAll(/[-:]/g, '');
+}
+
+/** A backup's id: its nominal time and 8 hex digits that tell apart backups of one second. */
+export function backupIdOf(nominalTime: Date, hash: string): string {
+  return `${compactTime(nominalTime)}-${hash.slice(0, 8)}`;
+}
+
+const BACKUP_ID = /^\d{8}T\d{6}Z-[0-9a-f]{8}$/;
+
+export function isBackupId(text: string): boolean {
+  return BACKUP_ID.test(text);
+}
+
+/** The nominal time within a backup id; throws `RangeError` when it is none. */
+export function backupTimeOf(id: string): Date {
+  const match = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-/.exec(id);
+  if (!match) throw new RangeError(`"${id}" is not a backup id`);
+  const [, y, mo, d, h, mi, s] = match;
+  return new Date(`${y}-${mo}-${d}T${h}:${mi}:${s}Z`);
+}
+
+/**
+ * A collection name as one S3 key segment. Qdrant allows any name without `< > : " / \ | ? *`, NUL and 0x1F (and older
+ * versions anything without `/` and NUL), so `..`, spaces, `%2f` and emoji all occur.
+ * Everything outside `A-Z a-z 0-9 _ -` is percent-encoded as UTF-8; reversible by `decodeURIComponent`.
+ */
+export function encodeCollection(name: string): string {
+  return [...new TextEncoder().encode(name)]
+    .map((byte) => {
+      const char = String.fromCodePoint(byte);
+      return /[A-Za-z0-9_-]/.test(char) ? char : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`;
+    })
+    .join('');
+}
+
+/** Where a backup's objects live below the bucket. */
+export interface BackupLocation extends ClusterRef {
+  readonly prefix: string;
+  readonly backup: string;
+}
+
+/** `<prefix>/<tenant>/<cluster>/`: where all backups of a cluster live. */
+export function clusterPrefix(location: ClusterRef & { prefix: string }): string {
+  const { prefix, tenant, cluster } = location;
+  const head = prefix.replace(/^\/+|\/+$/g, '');
+  return `${head === '' ? '' : `${head}/`}${tenant}/${cluster}/`;
+}
+
+/** The keys of one backup. */
+export function backupKeys(location: BackupLocation) {
+  const root = `${clusterPrefix(location)}${location.backup}/`;
+  return {
+    root,
+    intent: `${root}intent.json`,
+    manifest: `${root}manifest.json`,
+    commit: `${root}commit.json`,
+    leases: `${root}leases/`,
+    lease: (restore: string) => `${root}leases/${encodeCollection(restore)}.json`,
+    data: `${root}data/`,
+    shard: (attempt: string, collection: string, shard: number) =>
+      `${root}data/${attempt}/${shardSegment(collection)}/shard-${shard}.snapshot`,
+  };
+}
+
+/** At most 200 bytes, so that a store on a file system can keep the segment. */
+function shardSegment(collection: string): string {
+  const encoded = encodeCollection(collection);
+  if (encoded.length <= 200) return encoded;
+  // FNV-1a over the whole encoded name keeps long names with one head apart; the manifest holds the true name.
+  let hash = 0xcbf29ce484222325n;
+  for (const char of encoded) {
+    hash = BigInt.asUintN(64, (hash ^ BigInt(char.codePointAt(0) ?? 0)) * 0x100000001b3n);
+  }
+  return `${encoded.slice(0, 180).replace(/%.?$/, '')}~${hash.toString(16).padStart(16, '0')}`;
+}

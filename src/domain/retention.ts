@@ -1,0 +1,90 @@
+/**
+ * Which backups may go. A backup stays when any rule keeps it (the semantics of `restic forget`), and beyond the rules:
+ *
+ * 1. The newest good backup always stays, and `minGood` of them.
+ * 2. Age counts from the newest good backup, not from now: a cluster whose backups fail for years loses none.
+ * 3. A backup that a restore reads, or whose time lies in the future, stays.
+ * 4. At most `maxRemovals` go in one sweep, oldest first.
+ */
+export interface RetentionPolicy {
+  /** Keep the newest n. */
+  readonly keepLast?: number;
+  /** Keep what is at most this many days older than the newest good backup. */
+  readonly keepWithinDays?: number;
+  /** Never fewer good backups than this; default 1. */
+  readonly minGood?: number;
+  /** At most this many removals in one sweep; default 20. */
+  readonly maxRemovals?: number;
+  /** Hours between marking a backup and removing its data, in which it can be taken back; default 72. */
+  readonly undoHours?: number;
+}
+
+export const RETENTION_DEFAULTS = { minGood: 1, maxRemovals: 20, undoHours: 72 } as const;
+
+/** A committed backup, as the rule sees it. */
+export interface RetentionCandidate {
+  readonly id: string;
+  /** Nominal time, milliseconds since the epoch. */
+  readonly time: number;
+  /** A restore is reading it. */
+  readonly leased: boolean;
+}
+
+export interface RetentionDecision {
+  readonly id: string;
+  readonly keep: boolean;
+  readonly reason: string;
+}
+
+const DAY = 86_400_000;
+const FUTURE_TOLERANCE = 5 * 60_000;
+
+/**
+ * Decide over all committed backups of one cluster.
+ *
+ * @param now milliseconds since the epoch, by the store's clock
+ * @returns one decision per backup, newest first
+ */
+export function decideRetention(
+  backups: readonly RetentionCandidate[],
+  policy: RetentionPolicy,
+  now: number,
+): RetentionDecision[] {
+  if (policy.keepLast === undefined && policy.keepWithinDays === undefined) {
+    return sorted(backups).map(({ id }) => ({ id, keep: true, reason: 'the policy names nothing to keep by' }));
+  }
+  const minGood = Math.max(1, policy.minGood ?? RETENTION_DEFAULTS.minGood);
+  const isFuture = (backup: RetentionCandidate) => backup.time > now + FUTURE_TOLERANCE;
+  // Future-dated backups must neither anchor the age rule nor use up the counted places.
+  const good = sorted(backups).filter((backup) => !isFuture(backup));
+  const newest = good[0]?.time ?? now;
+  const rank = new Map(good.map((backup, index) => [backup.id, index]));
+
+  const decisions = sorted(backups).map((backup): RetentionDecision => {
+    const keep = (reason: string) => ({ id: backup.id, keep: true, reason });
+    const place = rank.get(backup.id);
+    if (place === undefined) return keep('its time is in the future');
+    if (place < minGood) return keep(place === 0 ? 'the newest good backup' : `one of the ${minGood} newest`);
+    if (backup.leased) return keep('a restore is reading it');
+    if (policy.keepLast !== undefined && place < policy.keepLast) return keep(`one of the last ${policy.keepLast}`);
+    if (policy.keepWithinDays !== undefined && newest - backup.time <= policy.keepWithinDays * DAY) {
+      return keep(`within ${policy.keepWithinDays} days of the newest`);
+    }
+    return { id: backup.id, keep: false, reason: 'no rule keeps it' };
+  });
+
+  let removable = policy.maxRemovals ?? RETENTION_DEFAULTS.maxRemovals;
+  return decisions
+    .toReversed()
+    .map((decision) => {
+      if (decision.keep) return decision;
+      removable -= 1;
+      return removable >= 0 ? decision : { id: decision.id, keep: true, reason: 'left for the next sweep' };
+    })
+    .toReversed();
+}
+
+/** Newest first; the id breaks ties, so that the order of a listing decides nothing. */
+function sorted(backups: readonly RetentionCandidate[]): RetentionCandidate[] {
+  return backups.toSorted((a, b) => b.time - a.time || (a.id < b.id ? 1 : -1));
+}
