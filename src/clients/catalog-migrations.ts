@@ -1,0 +1,65 @@
+/** The catalogue's schema, one migration after another. Never edit one that was released. */
+import { sql, type Kysely } from 'kysely';
+import type { Migration } from 'kysely/migration';
+
+export const migrations: Record<string, Migration> = {
+  '2026-11-01-first': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await sql`
+        create table clusters (
+          tenant text not null,
+          cluster text not null,
+          phase text not null,
+          spec jsonb not null,
+          namespace text not null unique,
+          created_by text not null,
+          reason text,
+          created_at timestamptz not null default now(),
+          updated_at timestamptz not null default now(),
+          primary key (tenant, cluster)
+        )`.execute(db);
+      await sql`
+        create table operations (
+          id text primary key,
+          run_id text not null,
+          kind text not null,
+          tenant text not null,
+          cluster text not null,
+          state text not null,
+          error_code text,
+          error_message text,
+          result jsonb,
+          started_at timestamptz not null default now(),
+          finished_at timestamptz
+        )`.execute(db);
+      await sql`create index operations_by_cluster on operations (tenant, cluster, started_at desc)`.execute(db);
+      // One exclusive lease or many shared ones per cluster; the rule needs a look at all rows, so takers lock first.
+      await sql`create sequence lease_fence`.execute(db);
+      await sql`
+        create table leases (
+          tenant text not null,
+          cluster text not null,
+          holder text not null,
+          holder_run text not null,
+          mode text not null,
+          fence bigint not null default nextval('lease_fence'),
+          taken_at timestamptz not null default now(),
+          primary key (tenant, cluster, holder)
+        )`.execute(db);
+      await sql`
+        create unique index leases_one_exclusive on leases (tenant, cluster) where mode = 'exclusive'`.execute(db);
+      await sql`
+        create table backups (
+          tenant text not null,
+          cluster text not null,
+          backup text not null,
+          state text not null,
+          totals jsonb,
+          created_at timestamptz not null,
+          changed_at timestamptz not null,
+          primary key (tenant, cluster, backup)
+        )`.execute(db);
+      await sql`create index backups_by_id on backups (tenant, backup)`.execute(db);
+    },
+  },
+};

@@ -1,0 +1,169 @@
+/**
+ * The catalogue in PostgreSQL: clusters, operations, leases, and an index of backups that can be rebuilt from the
+ * bucket. Typed queries only; decisions are in the activities.
+ */
+import { Kysely, PostgresDialect, sql, type Generated, type JSONColumnType, type Selectable } from 'kysely';
+import { Migrator } from 'kysely/migration';
+import pg from 'pg';
+import type { BackupState, BackupTotals } from '../domain/backup.ts';
+import type { ClusterPhase, ClusterSpec } from '../domain/cluster.ts';
+import { FleetError, messageOf } from '../domain/errors.ts';
+import type { ClusterRef } from '../domain/naming.ts';
+import type { OperationKind } from '../domain/operation.ts';
+import { migrations } from './catalog-migrations.ts';
+
+interface ClustersTable {
+  tenant: string;
+  cluster: string;
+  phase: ClusterPhase;
+  spec: JSONColumnType<ClusterSpec>;
+  namespace: string;
+  /** Workflow id of the operation that made it. */
+  created_by: string;
+  /** Why the phase is what it is, for people. */
+  reason: string | null;
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
+}
+
+interface OperationsTable {
+  /** Workflow id. */
+  id: string;
+  run_id: string;
+  kind: OperationKind;
+  tenant: string;
+  cluster: string;
+  state: 'running' | 'done' | 'failed' | 'cancelled';
+  error_code: string | null;
+  error_message: string | null;
+  result: JSONColumnType<Record<string, unknown>> | null;
+  started_at: Generated<Date>;
+  finished_at: Date | null;
+}
+
+interface LeasesTable {
+  tenant: string;
+  cluster: string;
+  holder: string;
+  holder_run: string;
+  mode: 'exclusive' | 'shared';
+  fence: Generated<string>;
+  taken_at: Generated<Date>;
+}
+
+interface BackupsTable {
+  tenant: string;
+  cluster: string;
+  backup: string;
+  state: BackupState;
+  totals: JSONColumnType<BackupTotals> | null;
+  created_at: Date;
+  changed_at: Date;
+}
+
+export interface Database {
+  clusters: ClustersTable;
+  operations: OperationsTable;
+  leases: LeasesTable;
+  backups: BackupsTable;
+}
+
+export type ClusterRow = Selectable<ClustersTable>;
+export type OperationRow = Selectable<OperationsTable>;
+export type BackupRow = Selectable<BackupsTable>;
+export type LeaseRow = Selectable<LeasesTable>;
+
+/** A page of a list: at most `limit` rows after the row whose key is `after`. */
+export interface Page {
+  readonly limit: number;
+  readonly after?: string;
+}
+
+export class Catalog {
+  readonly db: Kysely<Database>;
+
+  constructor(databaseUrl: string) {
+    const pool = new pg.Pool({ connectionString: databaseUrl, max: 10, connectionTimeoutMillis: 5000 });
+    // An idle connection that breaks must not take the process with it; the next query opens another.
+    pool.on('error', () => undefined);
+    this.db = new Kysely<Database>({ dialect: new PostgresDialect({ pool }) });
+  }
+
+  /** Bring the schema up to date. Several processes may call this at once; Kysely locks. */
+  async migrate(): Promise<void> {
+    await this.run('migrate the catalogue', async () => {
+      const migrator = new Migrator({ db: this.db, provider: { getMigrations: () => Promise.resolve(migrations) } });
+      const { error } = await migrator.migrateToLatest();
+      if (error !== undefined) throw error instanceof Error ? error : new Error(messageOf(error));
+    });
+  }
+
+  async ping(): Promise<void> {
+    await this.run('reach the catalogue', () => sql`select 1`.execute(this.db));
+  }
+
+  /** @throws FleetError `CatalogUnavailable` for anything that goes wrong in the database */
+  async run<T>(what: string, query: (db: Kysely<Database>) => Promise<T>): Promise<T> {
+    try {
+      return await query(this.db);
+    } catch (error) {
+      if (FleetError.is(error)) throw error;
+      throw new FleetError('CatalogUnavailable', `Could not ${what}: ${messageOf(error)}`, { cause: error });
+    }
+  }
+
+  cluster({ tenant, cluster }: ClusterRef): Promise<ClusterRow | undefined> {
+    return this.run('read the cluster', (db) =>
+      db
+        .selectFrom('clusters')
+        .selectAll()
+        .where('tenant', '=', tenant)
+        .where('cluster', '=', cluster)
+        .executeTakeFirst(),
+    );
+  }
+
+  clusters(tenant: string, { limit, after }: Page): Promise<ClusterRow[]> {
+    return this.run('list clusters', (db) => {
+      const query = db.selectFrom('clusters').selectAll().where('tenant', '=', tenant).orderBy('cluster').limit(limit);
+      return (after === undefined ? query : query.where('cluster', '>', after)).execute();
+    });
+  }
+
+  operation(tenant: string, id: string): Promise<OperationRow | undefined> {
+    return this.run('read the operation', (db) =>
+      db.selectFrom('operations').selectAll().where('tenant', '=', tenant).where('id', '=', id).executeTakeFirst(),
+    );
+  }
+
+  /** Newest first; `after` is the id of the last backup of the page before. */
+  backups({ tenant, cluster }: ClusterRef, { limit, after }: Page): Promise<BackupRow[]> {
+    return this.run('list backups', (db) => {
+      const query = db
+        .selectFrom('backups')
+        .selectAll()
+        .where('tenant', '=', tenant)
+        .where('cluster', '=', cluster)
+        .where('state', '=', 'COMMITTED')
+        .orderBy('backup', 'desc')
+        .limit(limit);
+      return (after === undefined ? query : query.where('backup', '<', after)).execute();
+    });
+  }
+
+  backup(tenant: string, backup: string): Promise<BackupRow | undefined> {
+    return this.run('read the backup', (db) =>
+      db
+        .selectFrom('backups')
+        .selectAll()
+        .where('tenant', '=', tenant)
+        .where('backup', '=', backup)
+        .where('state', '=', 'COMMITTED')
+        .executeTakeFirst(),
+    );
+  }
+
+  async close(): Promise<void> {
+    await this.db.destroy();
+  }
+}

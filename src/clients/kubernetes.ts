@@ -1,0 +1,182 @@
+/** Kubernetes, as far as a cluster's namespace needs it. */
+import { readFileSync } from 'node:fs';
+import { ApiException, AppsV1Api, CoreV1Api, KubeConfig, VersionApi } from '@kubernetes/client-node';
+import { FleetError, messageOf } from '../domain/errors.ts';
+
+export interface PodInfo {
+  readonly name: string;
+  readonly ip?: string;
+  readonly ready: boolean;
+  /** Why it is not ready, as Kubernetes words it. */
+  readonly reason: string;
+}
+
+export interface NamespaceInfo {
+  readonly labels: Readonly<Record<string, string>>;
+  readonly terminating: boolean;
+  readonly uid: string;
+}
+
+export class Kubernetes {
+  readonly #core: CoreV1Api;
+  readonly #apps: AppsV1Api;
+  readonly #version: VersionApi;
+
+  /** Uses `KUBECONFIG`, the user's file or the pod's service account, in kubectl's order. */
+  constructor(kubeconfig?: string) {
+    const config = new KubeConfig();
+    if (kubeconfig === undefined) config.loadFromDefault();
+    else config.loadFromString(readFileSync(kubeconfig, 'utf8'));
+    this.#core = config.makeApiClient(CoreV1Api);
+    this.#apps = config.makeApiClient(AppsV1Api);
+    this.#version = config.makeApiClient(VersionApi);
+  }
+
+  async serverVersion(): Promise<string> {
+    return (await call('read the version', () => this.#version.getCode())).gitVersion;
+  }
+
+  async namespace(name: string): Promise<NamespaceInfo | undefined> {
+    const found = await orMissing(`read namespace ${name}`, () => this.#core.readNamespace({ name }));
+    return (
+      found && {
+        labels: found.metadata?.labels ?? {},
+        terminating: found.metadata?.deletionTimestamp !== undefined,
+        uid: found.metadata?.uid ?? '',
+      }
+    );
+  }
+
+  /** Returns false when it exists already. */
+  async createNamespace(name: string, labels: Record<string, string>): Promise<boolean> {
+    return orConflict(`create namespace ${name}`, () =>
+      this.#core.createNamespace({ body: { metadata: { name, labels } } }),
+    );
+  }
+
+  async deleteNamespace(name: string): Promise<void> {
+    await orMissing(`delete namespace ${name}`, () => this.#core.deleteNamespace({ name }));
+  }
+
+  /** One value of a Secret, decoded, or `undefined` when there is none. Never log it. */
+  async secretValue(namespace: string, name: string, key: string): Promise<string | undefined> {
+    const secret = await orMissing(`read secret ${namespace}/${name}`, () =>
+      this.#core.readNamespacedSecret({ namespace, name }),
+    );
+    const encoded = secret?.data?.[key];
+    return encoded === undefined ? undefined : Buffer.from(encoded, 'base64').toString('utf8');
+  }
+
+  /** Returns false when it exists already; its content is left as it is then. */
+  async createSecret(
+    namespace: string,
+    name: string,
+    values: Record<string, string>,
+    labels: Record<string, string>,
+  ): Promise<boolean> {
+    return orConflict(`create secret ${namespace}/${name}`, () =>
+      this.#core.createNamespacedSecret({
+        namespace,
+        body: { metadata: { name, labels }, type: 'Opaque', stringData: values },
+      }),
+    );
+  }
+
+  async pods(namespace: string, labelSelector: string): Promise<PodInfo[]> {
+    const { items } = await call(`list pods in ${namespace}`, () =>
+      this.#core.listNamespacedPod({ namespace, labelSelector }),
+    );
+    return items.map(({ metadata, status }) => {
+      const condition = status?.conditions?.find(({ type }) => type === 'Ready');
+      const [container] = status?.containerStatuses ?? [];
+      const { waiting, terminated } = container?.state ?? {};
+      const scheduled = status?.conditions?.find(({ type }) => type === 'PodScheduled');
+      const reasons = [
+        waiting?.reason ?? terminated?.reason,
+        waiting?.message,
+        scheduled?.status === 'False' ? scheduled.message : undefined,
+      ];
+      return {
+        name: metadata?.name ?? '',
+        ...(status?.podIP !== undefined && { ip: status.podIP }),
+        ready: condition?.status === 'True',
+        reason: reasons.filter((part) => part !== undefined).join(': ') || (status?.phase ?? 'Unknown'),
+      };
+    });
+  }
+
+  async statefulSetReplicas(namespace: string, name: string): Promise<number | undefined> {
+    const set = await orMissing(`read StatefulSet ${namespace}/${name}`, () =>
+      this.#apps.readNamespacedStatefulSet({ namespace, name }),
+    );
+    return set && (set.spec?.replicas ?? 1);
+  }
+
+  async volumeClaims(namespace: string): Promise<string[]> {
+    const { items } = await call(`list volume claims in ${namespace}`, () =>
+      this.#core.listNamespacedPersistentVolumeClaim({ namespace }),
+    );
+    return items.map(({ metadata }) => metadata?.name ?? '');
+  }
+
+  async deleteVolumeClaim(namespace: string, name: string): Promise<void> {
+    await orMissing(`delete volume claim ${namespace}/${name}`, () =>
+      this.#core.deleteNamespacedPersistentVolumeClaim({ namespace, name }),
+    );
+  }
+}
+
+async function orMissing<T>(what: string, send: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await send();
+  } catch (error) {
+    if (error instanceof ApiException && error.code === 404) return undefined;
+    throw mapError(error, what);
+  }
+}
+
+async function orConflict(what: string, send: () => Promise<unknown>): Promise<boolean> {
+  try {
+    await send();
+    return true;
+  } catch (error) {
+    if (error instanceof ApiException && error.code === 409 && reasonOf(error).includes('already exists')) return false;
+    throw mapError(error, what);
+  }
+}
+
+async function call<T>(what: string, send: () => Promise<T>): Promise<T> {
+  try {
+    return await send();
+  } catch (error) {
+    throw mapError(error, what);
+  }
+}
+
+function mapError(error: unknown, what: string): FleetError {
+  if (error instanceof ApiException) {
+    const { code } = error;
+    const reason = reasonOf(error);
+    // 409 on delete or create while a namespace terminates passes with time, as do throttling and server errors.
+    const passing = code === 409 || code === 429 || code >= 500;
+    return new FleetError(
+      passing ? 'KubernetesUnavailable' : 'KubernetesDenied',
+      `Kubernetes answered ${code} when asked to ${what}: ${reason}`,
+      { cause: error },
+    );
+  }
+  return new FleetError('KubernetesUnavailable', `Kubernetes did not answer when asked to ${what}: ${messageOf(error)}`, {
+    cause: error,
+  });
+}
+
+/** client-node leaves the body of an error as text. */
+function reasonOf(error: ApiException<unknown>): string {
+  const body = typeof error.body === 'string' ? error.body : JSON.stringify(error.body);
+  try {
+    return (JSON.parse(body) as { message?: string }).message ?? body;
+  } catch (parseError) {
+    if (!(parseError instanceof SyntaxError)) throw parseError;
+    return body.slice(0, 300);
+  }
+}

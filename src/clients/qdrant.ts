@@ -1,0 +1,295 @@
+/** Qdrant's REST API, as far as the fleet uses it. One client speaks to one peer; nothing here goes through a Service. */
+import { Agent, request } from 'undici';
+import { FleetError, messageOf } from '../domain/errors.ts';
+
+/** `GET /cluster`. Peer ids are strings here: old clusters have ids beyond 2^53. */
+export interface ClusterInfo {
+  readonly peerId: string;
+  readonly peers: Readonly<Record<string, { readonly uri: string }>>;
+  /** Peers that this one could not reach lately. */
+  readonly sendFailures: readonly string[];
+}
+
+export interface CollectionInfo {
+  readonly status: string;
+  readonly points_count?: number;
+  readonly config: { readonly params: Record<string, unknown> } & Record<string, unknown>;
+  readonly payload_schema: Record<string, { data_type: string; params?: Record<string, unknown> }>;
+}
+
+interface ShardState {
+  readonly shard_id: number;
+  readonly shard_key?: string | number;
+  readonly state: string;
+}
+
+/** `GET /collections/{c}/cluster`, seen from one peer. */
+export interface CollectionCluster {
+  readonly peerId: string;
+  readonly shardCount: number;
+  readonly local: readonly (ShardState & { readonly points_count: number })[];
+  readonly remote: readonly (ShardState & { readonly peerId: string })[];
+  readonly transfers: number;
+  readonly resharding: number;
+}
+
+/** A stored snapshot. `checksum` is the SHA-256 in hex; absent only on servers with remote snapshot storage. */
+export interface SnapshotDescription {
+  readonly name: string;
+  readonly creation_time?: string;
+  readonly size: number;
+  readonly checksum?: string;
+}
+
+export interface Alias {
+  readonly alias_name: string;
+  readonly collection_name: string;
+}
+
+export interface QdrantClientOptions {
+  /** Such as `http://10.0.1.7:6333`. */
+  readonly url: string;
+  readonly apiKey?: string;
+  readonly signal?: AbortSignal;
+}
+
+type Json = Record<string, unknown>;
+
+/**
+ * Snapshot creation and recovery answer only when they are done, which may take hours. The heartbeat of the activity
+ * and its cancellation bound them, not the HTTP client.
+ */
+const agent = new Agent({ headersTimeout: 0, bodyTimeout: 0, keepAliveTimeout: 4000, connect: { timeout: 5000 } });
+
+/** Milliseconds that an ordinary call may take. */
+const CALL_TIMEOUT = 30_000;
+
+export class QdrantClient {
+  readonly url: string;
+  readonly #apiKey: string | undefined;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor({ url, apiKey, signal }: QdrantClientOptions) {
+    this.url = url.replace(/\/$/, '');
+    this.#apiKey = apiKey;
+    this.#signal = signal;
+  }
+
+  /** Server version, such as `1.18.3`. Open without a key. */
+  async version(): Promise<string> {
+    const { statusCode, body } = await this.#send('GET', '/', undefined, CALL_TIMEOUT);
+    const answer = (await body.json()) as { version?: string };
+    if (statusCode !== 200 || answer.version === undefined) {
+      throw new FleetError('QdrantUnavailable', `GET ${this.url}/ answered ${statusCode} without a version.`);
+    }
+    return answer.version;
+  }
+
+  async cluster(): Promise<ClusterInfo> {
+    // Ids may exceed what a JavaScript number holds, so they are quoted before parsing.
+    const text = (await this.#text('GET', '/cluster')).replaceAll(/"peer_id":\s*(\d+)/g, '"peer_id":"$1"');
+    const { result } = JSON.parse(text) as {
+      result: {
+        status: string;
+        peer_id?: string;
+        peers?: ClusterInfo['peers'];
+        message_send_failures?: Record<string, unknown>;
+      };
+    };
+    if (result.status !== 'enabled' || result.peer_id === undefined) {
+      throw new FleetError('QdrantRejected', `${this.url} runs without cluster mode; set config.cluster.enabled.`);
+    }
+    return {
+      peerId: result.peer_id,
+      peers: result.peers ?? {},
+      sendFailures: Object.keys(result.message_send_failures ?? {}),
+    };
+  }
+
+  async collections(): Promise<string[]> {
+    const { collections } = await this.#result<{ collections: { name: string }[] }>('GET', '/collections');
+    return collections.map(({ name }) => name).sort();
+  }
+
+  async collection(name: string): Promise<CollectionInfo> {
+    return this.#result('GET', this.#path(name));
+  }
+
+  async collectionCluster(name: string): Promise<CollectionCluster> {
+    const text = (await this.#text('GET', this.#path(name, '/cluster'))).replaceAll(
+      /"peer_id":\s*(\d+)/g,
+      '"peer_id":"$1"',
+    );
+    const { result } = JSON.parse(text) as {
+      result: {
+        peer_id: string;
+        shard_count: number;
+        local_shards: CollectionCluster['local'];
+        remote_shards: (ShardState & { peer_id: string })[];
+        shard_transfers?: unknown[];
+        resharding_operations?: unknown[];
+      };
+    };
+    return {
+      peerId: result.peer_id,
+      shardCount: result.shard_count,
+      local: result.local_shards,
+      remote: result.remote_shards.map(({ peer_id, ...shard }) => ({ ...shard, peerId: peer_id })),
+      transfers: result.shard_transfers?.length ?? 0,
+      resharding: result.resharding_operations?.length ?? 0,
+    };
+  }
+
+  async aliases(): Promise<Alias[]> {
+    return (await this.#result<{ aliases: Alias[] }>('GET', '/aliases')).aliases;
+  }
+
+  /** Returns false when the collection exists already. */
+  async createCollection(name: string, config: Json): Promise<boolean> {
+    const { statusCode, body } = await this.#send('PUT', this.#path(name, '?timeout=30'), config, 60_000);
+    const text = await body.text();
+    if (statusCode === 409 || (statusCode === 400 && text.includes('already exists'))) return false;
+    this.#check('PUT', this.#path(name), statusCode, text);
+    return true;
+  }
+
+  async updateCollection(name: string, change: Json): Promise<void> {
+    await this.#result('PATCH', this.#path(name, '?timeout=30'), change, 60_000);
+  }
+
+  async deleteCollection(name: string): Promise<void> {
+    await this.#result('DELETE', this.#path(name, '?timeout=30'), undefined, 60_000);
+  }
+
+  async createShardKey(collection: string, key: Json): Promise<void> {
+    await this.#result('PUT', this.#path(collection, '/shards?timeout=30'), key, 60_000);
+  }
+
+  async createPayloadIndex(collection: string, field: string, schema: unknown): Promise<void> {
+    const body = { field_name: field, field_schema: schema };
+    await this.#result('PUT', this.#path(collection, '/index?wait=true&timeout=60'), body, 120_000);
+  }
+
+  /** All actions happen together or not at all. */
+  async createAliases(aliases: readonly Alias[]): Promise<void> {
+    const actions = aliases.map((alias) => ({ create_alias: alias }));
+    await this.#result('POST', '/collections/aliases?timeout=30', { actions }, 60_000);
+  }
+
+  /** Exact number of points that match, over the whole collection. */
+  async count(collection: string): Promise<number> {
+    const body = { exact: true };
+    return (await this.#result<{ count: number }>('POST', this.#path(collection, '/points/count'), body)).count;
+  }
+
+  async shardSnapshots(collection: string, shard: number): Promise<SnapshotDescription[]> {
+    return this.#result('GET', this.#path(collection, `/shards/${shard}/snapshots`));
+  }
+
+  /** Waits until the snapshot is written. It goes on in the server when the connection drops. */
+  async createShardSnapshot(collection: string, shard: number): Promise<SnapshotDescription> {
+    return this.#result('POST', this.#path(collection, `/shards/${shard}/snapshots?wait=true`), undefined, 0);
+  }
+
+  /** Succeeds when the snapshot is gone already. */
+  async deleteShardSnapshot(collection: string, shard: number, name: string): Promise<void> {
+    const path = this.#path(collection, `/shards/${shard}/snapshots/${encodeURIComponent(name)}?wait=true`);
+    const { statusCode, body } = await this.#send('DELETE', path, undefined, CALL_TIMEOUT);
+    const text = await body.text();
+    if (statusCode !== 404) this.#check('DELETE', path, statusCode, text);
+  }
+
+  /** URL of a stored shard snapshot's bytes. */
+  shardSnapshotUrl(collection: string, shard: number, name: string): string {
+    return `${this.url}${this.#path(collection, `/shards/${shard}/snapshots/${encodeURIComponent(name)}`)}`;
+  }
+
+  /**
+   * Let the peer pull a shard from a URL. Always names the priority, because code and documentation of Qdrant disagree
+   * about the default. Never cancel-safe: the recovery goes on when the connection drops, see {@link gauge}.
+   */
+  async recoverShard(collection: string, shard: number, location: string, checksum: string): Promise<void> {
+    const path = this.#path(collection, `/shards/${shard}/snapshots/recover?wait=true`);
+    await this.#result('PUT', path, { location, checksum, priority: 'no_sync' }, 0);
+  }
+
+  /** Sum of a gauge of `/metrics` over its labels, optionally of one collection (label `id`). */
+  async gauge(name: 'snapshot_creation_running' | 'snapshot_recovery_running', collection?: string): Promise<number> {
+    let sum = 0;
+    for (const line of (await this.#text('GET', '/metrics')).split('\n')) {
+      if (!line.startsWith(name)) continue;
+      if (collection !== undefined && !line.includes(`id=${JSON.stringify(collection)}`)) continue;
+      sum += Number(line.slice(line.lastIndexOf(' ') + 1));
+    }
+    return sum;
+  }
+
+  /** Headers that every request needs, for callers who stream by themselves. Holds the API key: never log it. */
+  authHeaders(): Record<string, string> {
+    return this.#apiKey === undefined ? {} : { 'api-key': this.#apiKey };
+  }
+
+  #path(collection: string, rest = ''): string {
+    // encodeURIComponent keeps dots, and URL parsers fold `.` and `..` segments away.
+    const segment = encodeURIComponent(collection).replace(/^\.{1,2}$/, (dots) => dots.replaceAll('.', '%2E'));
+    return `/collections/${segment}${rest}`;
+  }
+
+  async #result<T>(method: Method, path: string, body?: Json, timeout = CALL_TIMEOUT): Promise<T> {
+    return (JSON.parse(await this.#text(method, path, body, timeout)) as { result: T }).result;
+  }
+
+  async #text(method: Method, path: string, body?: Json, timeout = CALL_TIMEOUT): Promise<string> {
+    const answer = await this.#send(method, path, body, timeout);
+    const text = await answer.body.text();
+    this.#check(method, path, answer.statusCode, text);
+    return text;
+  }
+
+  #check(method: Method, path: string, status: number, text: string): void {
+    if (status < 300) return;
+    const place = `${method} ${this.url}${path.split('?')[0]}`;
+    const reason = errorOf(text);
+    if (status >= 500 || status === 429) {
+      throw new FleetError('QdrantUnavailable', `${place} answered ${status}: ${reason}`);
+    }
+    throw new FleetError('QdrantRejected', `${place} answered ${status}: ${reason}`);
+  }
+
+  async #send(method: Method, path: string, body: Json | undefined, timeout: number) {
+    const signals = [
+      ...(this.#signal === undefined ? [] : [this.#signal]),
+      ...(timeout > 0 ? [AbortSignal.timeout(timeout)] : []),
+    ];
+    try {
+      return await request(`${this.url}${path}`, {
+        method,
+        dispatcher: agent,
+        headers: {
+          ...this.authHeaders(),
+          ...(body !== undefined && { 'content-type': 'application/json' }),
+        },
+        ...(body !== undefined && { body: JSON.stringify(body) }),
+        ...(signals.length > 0 && { signal: AbortSignal.any(signals) }),
+      });
+    } catch (error) {
+      if (this.#signal?.aborted) throw this.#signal.reason;
+      const place = `${method} ${this.url}${path.split('?')[0]}`;
+      throw new FleetError('QdrantUnavailable', `${place} got no answer: ${messageOf(error)}`, { cause: error });
+    }
+  }
+}
+
+type Method = 'GET' | 'PUT' | 'POST' | 'PATCH' | 'DELETE';
+
+/** The reason in Qdrant's error body, without presigned query strings, which Qdrant repeats in its messages. */
+function errorOf(text: string): string {
+  let reason = text;
+  try {
+    const { status } = JSON.parse(text) as { status?: { error?: string } | string };
+    reason = typeof status === 'object' ? (status.error ?? text) : text;
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+  }
+  return reason.replaceAll(/(https?:\/\/[^\s"'?]+)\?[^\s"')]*/g, '$1?…').slice(0, 500);
+}

@@ -1,0 +1,428 @@
+/** S3, as far as backups use it: small JSON records with conditional writes, multipart uploads, presigned reads. */
+import {
+  AbortMultipartUploadCommand,
+  CompleteMultipartUploadCommand,
+  CreateMultipartUploadCommand,
+  DeleteObjectsCommand,
+  GetObjectCommand,
+  HeadBucketCommand,
+  HeadObjectCommand,
+  ListMultipartUploadsCommand,
+  ListObjectsV2Command,
+  ListPartsCommand,
+  PutObjectCommand,
+  S3Client,
+  S3ServiceException,
+  UploadPartCommand,
+} from '@aws-sdk/client-s3';
+import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
+import { FleetError, messageOf } from '../domain/errors.ts';
+
+export interface StoreOptions {
+  readonly bucket: string;
+  readonly region: string;
+  /** For stores other than AWS. */
+  readonly endpoint?: string;
+  /** The store's address as Qdrant nodes see it, for presigned reads; default: `endpoint`. */
+  readonly nodeEndpoint?: string;
+  readonly forcePathStyle: boolean;
+}
+
+/** An object's body and what conditional writes need. */
+export interface StoredJson {
+  readonly body: unknown;
+  readonly text: string;
+  readonly etag: string;
+  /** The store's clock when it answered, milliseconds since the epoch. */
+  readonly storeTime: number;
+}
+
+export interface UploadedPart {
+  readonly partNumber: number;
+  readonly etag: string;
+  readonly size: number;
+  /** Base64. */
+  readonly crc32: string;
+}
+
+export interface OpenUpload {
+  readonly key: string;
+  readonly uploadId: string;
+  readonly initiated: Date;
+}
+
+/** Condition of a write: the key must be absent, or still have this ETag. */
+export type WriteCondition = { readonly absent: true } | { readonly etag: string };
+
+export class BackupStore {
+  readonly bucket: string;
+  readonly #client: S3Client;
+  readonly #signer: S3Client;
+
+  constructor({ bucket, region, endpoint, nodeEndpoint, forcePathStyle }: StoreOptions) {
+    this.bucket = bucket;
+    const build = (address: string | undefined) =>
+      new S3Client({
+        region,
+        forcePathStyle,
+        ...(address !== undefined && { endpoint: address }),
+        maxAttempts: 3,
+        // Several S3-compatible stores refuse checksums that the SDK adds unasked; ours are explicit.
+        requestChecksumCalculation: 'WHEN_REQUIRED',
+        responseChecksumValidation: 'WHEN_REQUIRED',
+        // A store that never sends `100 Continue` costs seconds per part.
+        requestHandler: { expectContinue: false, connectionTimeout: 5000, requestTimeout: 120_000 },
+      });
+    this.#client = build(endpoint);
+    this.#signer = nodeEndpoint === undefined ? this.#client : build(nodeEndpoint);
+    // Otherwise the SDK hashes each part with SHA-256 to sign it, about 0.5 CPU seconds a gigabyte; the part's CRC32
+    // is checked by the store and TLS or the loopback guards the way.
+    this.#client.middlewareStack.add(
+      (next) => (args) => {
+        const { request } = args as { request?: { headers?: Record<string, string>; query?: Record<string, unknown> } };
+        if (request?.headers !== undefined && request.query?.['partNumber'] !== undefined) {
+          request.headers['x-amz-content-sha256'] = 'UNSIGNED-PAYLOAD';
+        }
+        return next(args);
+      },
+      { step: 'build', name: 'unsignedPartPayload', priority: 'low' },
+    );
+  }
+
+  /** @throws FleetError `StoreDenied` or `StoreUnavailable` when the bucket cannot be used */
+  async check(signal?: AbortSignal): Promise<void> {
+    await this.#call(`use bucket "${this.bucket}"`, () =>
+      this.#client.send(new HeadBucketCommand({ Bucket: this.bucket }), abort(signal)),
+    );
+  }
+
+  async getJson(key: string): Promise<StoredJson | undefined> {
+    try {
+      return await this.#call(`read ${key}`, async () => {
+        let storeTime = Number.NaN;
+        const command = new GetObjectCommand({ Bucket: this.bucket, Key: key });
+        command.middlewareStack.add(
+          (next) => async (args) => {
+            const result = await next(args);
+            const { headers } = result.response as { headers?: Record<string, string> };
+            storeTime = Date.parse(headers?.['date'] ?? '');
+            return result;
+          },
+          { step: 'deserialize', name: 'storeClock' },
+        );
+        const answer = await this.#client.send(command);
+        const text = (await answer.Body?.transformToString()) ?? '';
+        return { body: JSON.parse(text) as unknown, text, etag: answer.ETag ?? '', storeTime };
+      });
+    } catch (error) {
+      if (isMissing(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /**
+   * Write a small JSON object under a condition.
+   *
+   * @returns false when the condition did not hold
+   */
+  async putJson(key: string, text: string, condition?: WriteCondition): Promise<boolean> {
+    try {
+      await this.#call(`write ${key}`, () =>
+        this.#client.send(
+          new PutObjectCommand({
+            Bucket: this.bucket,
+            Key: key,
+            Body: text,
+            ContentType: 'application/json',
+            ChecksumAlgorithm: 'CRC32',
+            ...(condition !== undefined && ('etag' in condition ? { IfMatch: condition.etag } : { IfNoneMatch: '*' })),
+          }),
+        ),
+      );
+      return true;
+    } catch (error) {
+      if (isPrecondition(error)) return false;
+      throw error;
+    }
+  }
+
+  /** Keys below a prefix, all pages. */
+  async *list(prefix: string): AsyncGenerator<{ key: string; size: number; modified: Date }> {
+    let token: string | undefined;
+    do {
+      const page = await this.#call(`list ${prefix}`, () =>
+        this.#client.send(
+          new ListObjectsV2Command({
+            Bucket: this.bucket,
+            Prefix: prefix,
+            ...(token !== undefined && { ContinuationToken: token }),
+          }),
+        ),
+      );
+      for (const { Key, Size, LastModified } of page.Contents ?? []) {
+        if (Key !== undefined) yield { key: Key, size: Size ?? 0, modified: LastModified ?? new Date(0) };
+      }
+      token = page.IsTruncated === true ? page.NextContinuationToken : undefined;
+    } while (token !== undefined);
+  }
+
+  /** First-level "folders" below a prefix that ends in `/`. */
+  async *folders(prefix: string): AsyncGenerator<string> {
+    let token: string | undefined;
+    do {
+      const page = await this.#call(`list ${prefix}`, () =>
+        this.#client.send(
+          new ListObjectsV2Command({
+            Bucket: this.bucket,
+            Prefix: prefix,
+            Delimiter: '/',
+            ...(token !== undefined && { ContinuationToken: token }),
+          }),
+        ),
+      );
+      for (const { Prefix } of page.CommonPrefixes ?? []) {
+        if (Prefix !== undefined) yield Prefix.slice(prefix.length).replace(/\/$/, '');
+      }
+      token = page.IsTruncated === true ? page.NextContinuationToken : undefined;
+    } while (token !== undefined);
+  }
+
+  /** Delete up to 1,000 keys. @throws FleetError when the store kept any of them */
+  async deleteKeys(keys: readonly string[]): Promise<void> {
+    if (keys.length === 0) return;
+    const answer = await this.#call(`delete ${keys.length} objects`, () =>
+      this.#client.send(
+        new DeleteObjectsCommand({
+          Bucket: this.bucket,
+          Delete: { Objects: keys.map((Key) => ({ Key })), Quiet: true },
+          ChecksumAlgorithm: 'CRC32',
+        }),
+      ),
+    );
+    const [first] = answer.Errors ?? [];
+    if (first !== undefined) {
+      throw new FleetError(
+        'StoreDenied',
+        `The store kept ${answer.Errors?.length} of ${keys.length} objects, first ${first.Key}: ${first.Code}.`,
+      );
+    }
+  }
+
+  /** Size and checksum of an object, or `undefined` when there is none. */
+  async head(key: string): Promise<{ size: number; crc32: string | undefined } | undefined> {
+    try {
+      const answer = await this.#call(`inspect ${key}`, () =>
+        this.#client.send(new HeadObjectCommand({ Bucket: this.bucket, Key: key, ChecksumMode: 'ENABLED' })),
+      );
+      return { size: answer.ContentLength ?? 0, crc32: answer.ChecksumCRC32 };
+    } catch (error) {
+      if (isMissing(error)) return undefined;
+      throw error;
+    }
+  }
+
+  async createUpload(key: string): Promise<string> {
+    const answer = await this.#call(`begin upload of ${key}`, () =>
+      this.#client.send(
+        new CreateMultipartUploadCommand({
+          Bucket: this.bucket,
+          Key: key,
+          ChecksumAlgorithm: 'CRC32',
+          ChecksumType: 'FULL_OBJECT',
+        }),
+      ),
+    );
+    if (answer.UploadId === undefined) throw new FleetError('StoreUnavailable', `No upload id came back for ${key}.`);
+    return answer.UploadId;
+  }
+
+  /** The store checks `crc32` (base64) before it accepts the part. */
+  async uploadPart(
+    upload: { key: string; uploadId: string },
+    part: { partNumber: number; body: Buffer; crc32: string },
+    signal?: AbortSignal,
+  ): Promise<UploadedPart> {
+    const { partNumber, body, crc32 } = part;
+    const answer = await this.#call(`upload part ${partNumber} of ${upload.key}`, () =>
+      this.#client.send(
+        new UploadPartCommand({
+          Bucket: this.bucket,
+          Key: upload.key,
+          UploadId: upload.uploadId,
+          PartNumber: partNumber,
+          Body: body,
+          ContentLength: body.length,
+          ChecksumCRC32: crc32,
+        }),
+        abort(signal),
+      ),
+    );
+    return { partNumber, etag: answer.ETag ?? '', size: body.length, crc32 };
+  }
+
+  /** Parts that the store holds of an upload, or `undefined` when it knows no such upload. */
+  async listParts({ key, uploadId }: { key: string; uploadId: string }): Promise<UploadedPart[] | undefined> {
+    const parts: UploadedPart[] = [];
+    let marker: string | undefined;
+    try {
+      do {
+        const page = await this.#call(`list parts of ${key}`, () =>
+          this.#client.send(
+            new ListPartsCommand({
+              Bucket: this.bucket,
+              Key: key,
+              UploadId: uploadId,
+              ...(marker !== undefined && { PartNumberMarker: marker }),
+            }),
+          ),
+        );
+        for (const { PartNumber, ETag, Size, ChecksumCRC32 } of page.Parts ?? []) {
+          parts.push({ partNumber: PartNumber ?? 0, etag: ETag ?? '', size: Size ?? 0, crc32: ChecksumCRC32 ?? '' });
+        }
+        marker = page.IsTruncated === true ? page.NextPartNumberMarker : undefined;
+      } while (marker !== undefined);
+      return parts;
+    } catch (error) {
+      if (isMissing(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /**
+   * Put the parts together.
+   *
+   * @returns the store's full-object CRC32, or `undefined` when the key exists already
+   */
+  async completeUpload(
+    { key, uploadId }: { key: string; uploadId: string },
+    parts: readonly UploadedPart[],
+    size: number,
+  ): Promise<{ crc32: string | undefined } | undefined> {
+    try {
+      const answer = await this.#call(`complete upload of ${key}`, () =>
+        this.#client.send(
+          new CompleteMultipartUploadCommand({
+            Bucket: this.bucket,
+            Key: key,
+            UploadId: uploadId,
+            IfNoneMatch: '*',
+            MpuObjectSize: size,
+            ChecksumType: 'FULL_OBJECT',
+            MultipartUpload: {
+              Parts: parts.map(({ partNumber, etag, crc32 }) => ({
+                PartNumber: partNumber,
+                ETag: etag,
+                ChecksumCRC32: crc32,
+              })),
+            },
+          }),
+        ),
+      );
+      return { crc32: answer.ChecksumCRC32 };
+    } catch (error) {
+      if (isPrecondition(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** Succeeds when the upload is gone already. */
+  async abortUpload({ key, uploadId }: { key: string; uploadId: string }): Promise<void> {
+    try {
+      await this.#call(`abort upload of ${key}`, () =>
+        this.#client.send(new AbortMultipartUploadCommand({ Bucket: this.bucket, Key: key, UploadId: uploadId })),
+      );
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+    }
+  }
+
+  /** Uploads begun and neither completed nor aborted, below a prefix. */
+  async openUploads(prefix: string): Promise<OpenUpload[]> {
+    const uploads: OpenUpload[] = [];
+    let keyMarker: string | undefined;
+    let idMarker: string | undefined;
+    do {
+      const page = await this.#call(`list uploads below ${prefix}`, () =>
+        this.#client.send(
+          new ListMultipartUploadsCommand({
+            Bucket: this.bucket,
+            Prefix: prefix,
+            ...(keyMarker !== undefined && { KeyMarker: keyMarker }),
+            ...(idMarker !== undefined && { UploadIdMarker: idMarker }),
+          }),
+        ),
+      );
+      for (const { Key, UploadId, Initiated } of page.Uploads ?? []) {
+        // Not every store filters by prefix.
+        if (Key?.startsWith(prefix) === true && UploadId !== undefined) {
+          uploads.push({ key: Key, uploadId: UploadId, initiated: Initiated ?? new Date(0) });
+        }
+      }
+      keyMarker = page.IsTruncated === true ? page.NextKeyMarker : undefined;
+      idMarker = page.IsTruncated === true ? page.NextUploadIdMarker : undefined;
+    } while (keyMarker !== undefined);
+    return uploads;
+  }
+
+  /** A URL by which a node reads one object. It is a secret while it lives: never log or return it. */
+  async presignRead(key: string, seconds: number): Promise<string> {
+    return getSignedUrl(
+      this.#signer as Parameters<typeof getSignedUrl>[0],
+      new GetObjectCommand({ Bucket: this.bucket, Key: key }) as unknown as Parameters<typeof getSignedUrl>[1],
+      { expiresIn: seconds },
+    );
+  }
+
+  close(): void {
+    this.#client.destroy();
+    this.#signer.destroy();
+  }
+
+  async #call<T>(what: string, send: () => Promise<T>): Promise<T> {
+    try {
+      return await send();
+    } catch (error) {
+      throw mapError(error, what, this.bucket);
+    }
+  }
+}
+
+function abort(signal: AbortSignal | undefined) {
+  return signal === undefined ? {} : { abortSignal: signal };
+}
+
+const DENIED = new Set([
+  'AccessDenied',
+  'InvalidAccessKeyId',
+  'SignatureDoesNotMatch',
+  'ExpiredToken',
+  'InvalidToken',
+  'NoSuchBucket',
+  'PermanentRedirect',
+  'CredentialsProviderError',
+  'Forbidden',
+]);
+
+function mapError(error: unknown, what: string, bucket: string): unknown {
+  if (FleetError.is(error) || (error instanceof Error && error.name === 'AbortError')) return error;
+  const status = error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
+  // Conditions and missing keys are answers, not failures; the callers above read them.
+  if (status === 412 || status === 404 || isMissing(error) || isPrecondition(error)) {
+    if (!(error instanceof Error && error.name === 'NoSuchBucket') && !what.startsWith('use bucket')) return error;
+  }
+  const name = error instanceof Error ? error.name : 'unknown error';
+  if (DENIED.has(name) || status === 401 || status === 403 || status === 404) {
+    const text = `The store did not let us ${what}: ${name} (bucket "${bucket}"). Check the bucket's name, the credentials and their policy.`;
+    return new FleetError('StoreDenied', text, { cause: error });
+  }
+  const text = `The store did not answer when asked to ${what}: ${status ?? ''} ${name}: ${messageOf(error)}`;
+  return new FleetError('StoreUnavailable', text.replaceAll(/\s+/g, ' '), { cause: error });
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof Error && ['NoSuchKey', 'NotFound', 'NoSuchUpload'].includes(error.name);
+}
+
+function isPrecondition(error: unknown): boolean {
+  return error instanceof Error && ['PreconditionFailed', 'ConditionalRequestConflict'].includes(error.name);
+}

@@ -1,0 +1,135 @@
+/** The configuration: one schema over the environment. `TEMPORAL_*` is read by Temporal's own configuration library. */
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+import { DEFAULT_PRESETS, DISTANCES, INDEX_TYPES, type CollectionPresets } from './domain/cluster.ts';
+import { messageOf } from './domain/errors.ts';
+import { MAX_TENANT_LENGTH, nameProblem } from './domain/naming.ts';
+
+const flag = z
+  .enum(['true', 'false'])
+  .default('false')
+  .transform((text) => text === 'true');
+const port = (fallback: number) => z.coerce.number().int().min(1).max(65_535).default(fallback);
+const bytes = (fallback: number, min: number, max: number) => z.coerce.number().int().min(min).max(max).default(fallback);
+const MiB = 1024 * 1024;
+
+/** `acme=secret,beta=secret2`: which token speaks for which tenant. */
+const tokens = z
+  .string()
+  .min(1, 'is needed, such as "acme=<token of 24 characters or more>"')
+  .transform((text, context) => {
+    const byTenant = new Map<string, string>();
+    for (const [index, pair] of text.split(',').entries()) {
+      const at = pair.indexOf('=');
+      const tenant = pair.slice(0, Math.max(at, 0)).trim();
+      const token = pair.slice(at + 1).trim();
+      const problem = at < 0 ? 'has no "="' : nameProblem(tenant, MAX_TENANT_LENGTH);
+      // The token itself must never be repeated in a message.
+      if (problem !== undefined) context.addIssue(`entry ${index + 1}: tenant ${problem}`);
+      else if (token.length < 24) context.addIssue(`entry ${index + 1}: the token needs at least 24 characters`);
+      else byTenant.set(token, tenant);
+    }
+    return byTenant;
+  });
+
+const preset = z.strictObject({
+  vectorSize: z.int().min(1).max(65_536),
+  distance: z.enum(DISTANCES).default('Cosine'),
+  onDiskPayload: z.boolean().default(true),
+  hnsw: z
+    .strictObject({ m: z.int().min(0), efConstruct: z.int().min(4), onDisk: z.boolean().optional() })
+    .default({ m: 16, efConstruct: 100 }),
+  shardNumber: z.int().min(1).max(1024).optional(),
+  indexes: z.record(z.string(), z.enum(INDEX_TYPES)).default({}),
+});
+
+/** A JSON file `{"<preset>": {"vectorSize": 1536, ...}}` that replaces the built-in presets. */
+const presetsFile = z.string().transform((path, context): CollectionPresets => {
+  try {
+    const parsed = z.record(z.string(), preset).safeParse(JSON.parse(readFileSync(path, 'utf8')));
+    if (parsed.success) return parsed.data as CollectionPresets;
+    for (const { path: at, message } of parsed.error.issues) context.addIssue(`${path}: ${at.join('.')}: ${message}`);
+  } catch (error) {
+    context.addIssue(`${path} cannot be read as JSON: ${messageOf(error)}`);
+  }
+  return {};
+});
+
+const schema = z.object({
+  /** PostgreSQL, such as `postgres://user:password@host:5432/fleet`. */
+  DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL' }),
+  FLEET_BACKUP_BUCKET: z.string().min(3, 'is needed: the bucket that holds the backups'),
+  FLEET_BACKUP_PREFIX: z.string().default(''),
+  AWS_REGION: z.string().min(1).default('us-east-1'),
+  FLEET_S3_ENDPOINT: z.url().optional(),
+  FLEET_S3_NODE_ENDPOINT: z.url().optional(),
+  FLEET_S3_FORCE_PATH_STYLE: flag,
+  KUBECONFIG: z.string().optional(),
+  FLEET_QDRANT_RESOLVER: z.enum(['pod-ip', 'dns']).default('dns'),
+  FLEET_HELM_BIN: z.string().min(1).default('helm'),
+  FLEET_HELM_CHART: z.string().min(1).default('qdrant'),
+  FLEET_HELM_REPOSITORY: z.string().optional(),
+  FLEET_HELM_CHART_VERSION: z.string().optional(),
+  FLEET_COLLECTION_PRESETS: presetsFile.default(DEFAULT_PRESETS),
+  FLEET_TASK_QUEUE: z.string().min(1).default('fleet'),
+  /** Name of the place the worker is in; streams run on the queue `fleet-transfer-<region>`. */
+  FLEET_REGION: z.string().regex(/^[a-z0-9-]+$/, 'must be lower-case letters, digits and hyphens').default('local'),
+  FLEET_TRANSFER_PART_BYTES: bytes(16 * MiB, 5 * MiB, 5 * 1024 * MiB),
+  FLEET_TRANSFER_LANES: z.coerce.number().int().min(1).max(64).default(4),
+  FLEET_TRANSFER_STREAMS: z.coerce.number().int().min(1).max(64).default(1),
+  FLEET_API_HOST: z.string().min(1).default('127.0.0.1'),
+  FLEET_API_PORT: port(8080),
+  FLEET_WORKER_HEALTH_HOST: z.string().min(1).default('127.0.0.1'),
+  FLEET_WORKER_HEALTH_PORT: port(8081),
+  FLEET_WORKFLOW_BUNDLE: z.string().optional(),
+  FLEET_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
+});
+
+const apiSchema = schema.extend({ FLEET_API_TOKENS: tokens });
+
+export type Config = z.output<typeof schema>;
+export type ApiConfig = z.output<typeof apiSchema>;
+
+/** Names of all variables that the configuration reads, for tests of the documentation and of the containers. */
+export const CONFIG_VARIABLES: readonly string[] = Object.keys(apiSchema.shape);
+
+const PRODUCTION_CHART = 'https://qdrant.github.io/qdrant-helm';
+const PRODUCTION_CHART_VERSION = '1.18.3';
+
+/**
+ * Read the worker's configuration.
+ *
+ * @throws Error whose message lists every bad variable, and no value
+ */
+export function loadConfig(env: NodeJS.ProcessEnv): Config {
+  return withChart(parse(schema, env));
+}
+
+/** The API's configuration: the worker's, and the tokens. */
+export function loadApiConfig(env: NodeJS.ProcessEnv): ApiConfig {
+  return withChart(parse(apiSchema, env));
+}
+
+function parse<S extends z.ZodType>(shape: S, env: NodeJS.ProcessEnv): z.output<S> {
+  // An empty variable means "not set", as in a compose file's `${NAME:-}`.
+  const present = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''));
+  const parsed = shape.safeParse(present);
+  if (parsed.success) return parsed.data;
+  const lines = parsed.error.issues.map(({ path, message, code }) => {
+    const name = path.map(String).join('.');
+    const text = code === 'invalid_type' && present[name] === undefined ? 'is needed' : message;
+    return `  ${name}: ${text}`;
+  });
+  throw new Error(`The configuration is not valid:\n${lines.join('\n')}\nThe README lists all variables.`);
+}
+
+/** A bare chart name means the official repository and the version that the fleet was made for. */
+function withChart<C extends Config>(config: C): C {
+  const isName = /^[a-z0-9-]+$/.test(config.FLEET_HELM_CHART);
+  if (!isName) return config;
+  return {
+    ...config,
+    FLEET_HELM_REPOSITORY: config.FLEET_HELM_REPOSITORY ?? PRODUCTION_CHART,
+    FLEET_HELM_CHART_VERSION: config.FLEET_HELM_CHART_VERSION ?? PRODUCTION_CHART_VERSION,
+  };
+}
