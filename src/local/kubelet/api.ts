@@ -1,0 +1,62 @@
+import {
+  ApiException,
+  CoordinationV1Api,
+  CoreV1Api,
+  KubeConfig,
+  PatchStrategy,
+  setHeaderOptions,
+  StorageV1Api,
+} from '@kubernetes/client-node';
+
+/** The API clients the kubelet talks through. */
+export interface Api {
+  config: KubeConfig;
+  core: CoreV1Api;
+  storage: StorageV1Api;
+  coordination: CoordinationV1Api;
+}
+
+/** Connects by KUBECONFIG, as every Kubernetes tool does. */
+export function connect(): Api {
+  const config = new KubeConfig();
+  config.loadFromDefault();
+  return {
+    config,
+    core: config.makeApiClient(CoreV1Api),
+    storage: config.makeApiClient(StorageV1Api),
+    coordination: config.makeApiClient(CoordinationV1Api),
+  };
+}
+
+/** Lists such as conditions are merged by their key, so that what other controllers wrote there survives. */
+export const strategicMerge = setHeaderOptions('Content-Type', PatchStrategy.StrategicMergePatch);
+
+/** True when the API answered with this HTTP status. */
+export function hasStatus(error: unknown, ...codes: number[]): boolean {
+  return error instanceof ApiException && codes.includes(error.code);
+}
+
+/** Swallows exactly the answers that mean "nothing left to do". */
+export async function ignoring<T>(codes: number[], promise: Promise<T>): Promise<T | undefined> {
+  try {
+    return await promise;
+  } catch (error) {
+    if (hasStatus(error, ...codes)) return undefined;
+    throw error;
+  }
+}
+
+/** One line for a log: the API's own message when there is one, never headers. */
+export function describe(error: unknown): string {
+  if (error instanceof ApiException) {
+    const body: unknown = error.body;
+    const match = typeof body === 'string' ? /"message":"((?:[^"\\]|\\.)*)"/.exec(body) : undefined;
+    return `HTTP ${error.code}${match?.[1] ? `: ${match[1].replaceAll('\\"', '"')}` : ''}`;
+  }
+  return error instanceof Error ? error.message : String(error);
+}
+
+export type Log = (message: string) => void;
+
+/** stdout is kept for `ready`; everything else goes to stderr. */
+export const log: Log = (message) => process.stderr.write(`${new Date().toISOString()} kubelet ${message}\n`);
