@@ -1,0 +1,173 @@
+import { existsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { tryLock } from './lock.ts';
+import { kineSocket } from './parts/kine.ts';
+import { postgresFolder } from './parts/postgres.ts';
+import { dataDirectory } from './paths.ts';
+import { PortTakenError } from './ports.ts';
+import { announce, findRunning, withdraw, type RunningStack } from './running-stack.ts';
+import { AlreadyRunningError, startStack, type Infrastructure } from './stack.ts';
+import { stopLeftovers } from './leftovers.ts';
+import { PartCrashedError } from './supervisor.ts';
+import { ensureTools, MissingToolchainError, ToolInstallError } from './toolchain/toolchain.ts';
+
+const VERBS = { start, demo, reset, tools } as const;
+
+const log = (line: string) => console.log(line);
+
+/** Runs until a signal or a crash ends it. Resolves to the exit status. */
+async function start(interrupted: AbortSignal): Promise<number> {
+  return withStack(interrupted, async (stack, crashed) => {
+    log(`\n${summary(stack)}\n\nEverything runs. Ctrl-C stops it; what it holds is kept for the next start.`);
+    await Promise.race([aborted(interrupted), crashed]);
+  });
+}
+
+/** Shows the demonstration on the stack that runs, or else on one of its own that it stops at the end. */
+async function demo(interrupted: AbortSignal): Promise<number> {
+  const running = findRunning(dataDirectory());
+  if (running !== undefined) {
+    log(`Using the stack that runs: ${running.links.api}`);
+    await Promise.race([runDemo(running), aborted(interrupted)]);
+    return interrupted.aborted ? 130 : 0;
+  }
+  return withStack(interrupted, async (stack, crashed) => {
+    log(`\n${summary(stack)}\n`);
+    await Promise.race([runDemo(stack), aborted(interrupted), crashed]);
+  });
+}
+
+/** Deletes everything that the stack has kept. */
+async function reset(): Promise<number> {
+  const dataDir = dataDirectory();
+  if (!existsSync(dataDir)) {
+    log(`There is nothing to delete: ${dataDir} does not exist.`);
+    return 0;
+  }
+  const lock = tryLock(`${dataDir}/stack.lock`);
+  if ('holder' in lock) {
+    throw new AlreadyRunningError(`A stack runs in ${dataDir} (process ${lock.holder.pid}). Stop it first.`);
+  }
+  await stopLeftovers(dataDir, log);
+  const elsewhere = [postgresFolder(dataDir), dirname(kineSocket(dataDir))];
+  for (const folder of [dataDir, ...elsewhere]) await rm(folder, { recursive: true, force: true });
+  log(`Deleted ${dataDir}.`);
+  return 0;
+}
+
+/** Only installs what the stack runs. */
+async function tools(interrupted: AbortSignal): Promise<number> {
+  const found = await ensureTools({ log, signal: interrupted });
+  for (const [name, path] of Object.entries(found)) {
+    log(`${name.padEnd(22)} ${typeof path === 'string' ? path : Object.values(path).join('')}`);
+  }
+  return 0;
+}
+
+/** Starts a stack, uses it, and stops it whatever happens. A crash of a part makes the status 1. */
+async function withStack(
+  interrupted: AbortSignal,
+  use: (stack: Infrastructure, crashed: Promise<never>) => Promise<void>,
+): Promise<number> {
+  const dataDir = dataDirectory();
+  const stack = await startStack({ dataDir, log, signal: interrupted });
+  process.once('exit', () => stack.killAll());
+  const crashed = new Promise<never>((_, reject) => stack.onCrash(reject));
+  crashed.catch(() => undefined); // it may come while nobody is waiting for it any more
+  announce(dataDir, stack);
+  try {
+    await use(stack, crashed);
+    return interrupted.aborted ? INTERRUPTED : 0;
+  } catch (error) {
+    log(`\n${describe(error)}`);
+    return 1;
+  } finally {
+    withdraw(dataDir);
+    log('Stopping.');
+    await stack.stop();
+    log('Stopped.');
+  }
+}
+
+/** The demonstration is loaded only here, so that a start does not pay for it. */
+async function runDemo(stack: RunningStack): Promise<void> {
+  const path = new URL('./demo/demo.ts', import.meta.url).href;
+  const module = (await import(path)) as { runDemo: (stack: RunningStack) => Promise<void> };
+  await module.runDemo(stack);
+}
+
+function summary({ parts, links, tools, env }: Infrastructure): string {
+  const rows = parts.map(({ name, address, readyAfterMs }) => [name, address, `${(readyAfterMs / 1000).toFixed(1)} s`]);
+  const named = [
+    ['API', links.api],
+    ['API docs', links.apiDocs],
+    ['API token', `jq -r .env.FLEET_API_TOKENS ${dataDirectory()}/stack.json`],
+    ['Temporal UI', links.temporalUi],
+    ['backups', `${links.bucket} at ${links.s3}`],
+    ['kubectl', `export KUBECONFIG=${links.kubeconfig}`],
+    ['temporal', `export TEMPORAL_ADDRESS=${env.TEMPORAL_ADDRESS}; ${tools.temporal} workflow list`],
+  ];
+  return [...table([['part', 'address', 'ready after'], ...rows]), '', ...table(named)].join('\n');
+}
+
+function table(rows: readonly (readonly string[])[]): string[] {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
+  return rows.map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd(),
+  );
+}
+
+/** What a person needs to see: a stack trace only for what nobody foresaw. */
+function describe(error: unknown): string {
+  const foreseen = [AlreadyRunningError, PortTakenError, PartCrashedError, MissingToolchainError, ToolInstallError];
+  if (foreseen.some((type) => error instanceof type)) return (error as Error).message;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+/** As a shell counts: 128 and the number of the signal, 2 for SIGINT. */
+const INTERRUPTED = 130;
+
+/**
+ * The first signal stops in order, a second one kills. npm passes on what the terminal has already sent to the whole
+ * group, so that one Ctrl-C arrives twice: what comes within half a second is the same one.
+ */
+function interruption(): AbortSignal {
+  const controller = new AbortController();
+  let first: number | undefined;
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => {
+      first ??= Date.now();
+      if (Date.now() - first > 500) process.exit(INTERRUPTED); // the exit listeners kill what still runs
+      controller.abort(new Error('Interrupted.'));
+    });
+  }
+  return controller.signal;
+}
+
+const verb = process.argv[2] ?? '';
+const interrupted = interruption();
+if (!(verb in VERBS)) {
+  console.error(`Usage: node src/local/main.ts ${Object.keys(VERBS).join(' | ')}`);
+  process.exit(2);
+}
+try {
+  process.exitCode = await VERBS[verb as keyof typeof VERBS](interrupted);
+} catch (error) {
+  if (interrupted.aborted) {
+    process.exitCode = INTERRUPTED;
+  } else {
+    console.error(describe(error));
+    process.exitCode = 1;
+  }
+}

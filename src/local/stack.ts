@@ -1,0 +1,189 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync, realpathSync } from 'node:fs';
+import { join } from 'node:path';
+import { tryLock } from './lock.ts';
+import { kinePart } from './parts/kine.ts';
+import { kubeconfigPath, kubernetesParts } from './parts/kubernetes.ts';
+import { databaseUrl, postgresPart } from './parts/postgres.ts';
+import { apiPart, kubeletPart, workerPart } from './parts/programs.ts';
+import { BACKUP_BUCKET, s3Part } from './parts/s3.ts';
+import { temporalPart } from './parts/temporal.ts';
+import { REPOSITORY } from './paths.ts';
+import { choosePorts, type Ports } from './ports.ts';
+import { loadSecrets, type Secrets } from './secrets.ts';
+import { Supervisor, type Part, type PartCrashedError, type ReadyPart } from './supervisor.ts';
+import { ensureTools, type Tools } from './toolchain/toolchain.ts';
+
+export interface StackOptions {
+  /** Holds everything the stack keeps; made when it is not there. */
+  readonly dataDir: string;
+  /** `default`: the usual ports or those that the environment names. `free`: any that are free. */
+  readonly ports?: 'default' | 'free';
+  readonly log?: (line: string) => void;
+  /** Aborting it makes a start fail, with nothing left running. */
+  readonly signal?: AbortSignal;
+}
+
+export interface Links {
+  readonly api: string;
+  readonly apiDocs: string;
+  readonly temporalUi: string;
+  readonly s3: string;
+  readonly bucket: string;
+  readonly kubeconfig: string;
+}
+
+export interface Infrastructure {
+  /** What the worker and the API are configured by. Holds secrets. */
+  readonly env: Record<string, string>;
+  readonly links: Links;
+  readonly tools: Tools;
+  readonly parts: readonly ReadyPart[];
+  /** Stops everything and leaves no process behind. */
+  stop(): Promise<void>;
+  /** Kills everything at once. */
+  killAll(): void;
+  /** Calls back when a part ends although nobody stopped it. The others still run: stop them. */
+  onCrash(listener: (error: PartCrashedError) => void): void;
+}
+
+/** Thrown when a stack already runs in the data directory. */
+export class AlreadyRunningError extends Error {
+  override name = 'AlreadyRunningError';
+}
+
+/** Starts everything that the control plane stands on; with `kubelet`, also the nodes that run Qdrant. */
+export function startInfrastructure(options: StackOptions & { readonly kubelet?: boolean }): Promise<Infrastructure> {
+  return start(options, ({ env, ports, tools }) => (options.kubelet ? [kubelet(env, tools, ports, options)] : []));
+}
+
+/** Starts the whole of it: infrastructure, nodes, worker and API. */
+export function startStack(options: StackOptions): Promise<Infrastructure> {
+  return start(options, ({ env, ports, tools, names }) => [
+    kubelet(env, tools, ports, options),
+    workerPart(env, ports, names),
+    // The API makes the tables when it starts, and so does the worker: one after the other.
+    apiPart(env, ports, [...names, 'worker']),
+  ]);
+}
+
+interface Context {
+  readonly env: Record<string, string>;
+  readonly ports: Ports;
+  readonly tools: Tools;
+  readonly names: readonly string[];
+}
+
+async function start(options: StackOptions, morePartsOf: (context: Context) => Part[]): Promise<Infrastructure> {
+  const log = options.log ?? (() => undefined);
+  mkdirSync(options.dataDir, { recursive: true, mode: 0o711 });
+  const dataDir = realpathSync(options.dataDir);
+  const lock = tryLock(join(dataDir, 'stack.lock'));
+  if ('holder' in lock) {
+    throw new AlreadyRunningError(
+      `A stack already runs in ${dataDir} (process ${lock.holder.pid}). Stop it, or set FLEET_LOCAL_DIR to another folder.`,
+    );
+  }
+  const supervisor = new Supervisor(dataDir);
+  const stop = async () => {
+    options.signal?.removeEventListener('abort', stopQuietly);
+    await supervisor.stop();
+    lock.release();
+  };
+  // The start below fails by itself then, and that is what the caller sees.
+  const stopQuietly = () => void stop().catch(() => undefined);
+  options.signal?.addEventListener('abort', stopQuietly);
+  try {
+    options.signal?.throwIfAborted();
+    await supervisor.cleanUp(log);
+    const tools = await ensureTools({ log, signal: options.signal });
+    const ports = await choosePorts(options.ports ?? 'default');
+    const secrets = loadSecrets(dataDir);
+    const env = environment({ dataDir, ports, secrets, tools });
+    const parts = infrastructureParts({ dataDir, ports, secrets, tools });
+    const more = morePartsOf({ env, ports, tools, names: parts.map((part) => part.name) });
+    const ready = await supervisor.startAll([...parts, ...more]);
+    return {
+      env,
+      links: linksOf(env, ports),
+      tools,
+      parts: ready,
+      stop,
+      killAll: () => supervisor.killAll(),
+      onCrash: (listener) => supervisor.onCrash(listener),
+    };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+interface Settings {
+  readonly dataDir: string;
+  readonly ports: Ports;
+  readonly secrets: Secrets;
+  readonly tools: Tools;
+}
+
+function infrastructureParts({ dataDir, ports, secrets, tools }: Settings): Part[] {
+  return [
+    kinePart({ program: tools.kine, dataDir }),
+    temporalPart({ program: tools.temporal, dataDir, ports }),
+    ...(process.env.DATABASE_URL ? [] : [postgresPart({ dataDir, ports, secrets })]),
+    s3Part({ program: tools.versitygw, dataDir, ports, secrets }),
+    ...kubernetesParts({ programs: tools, dataDir, ports, secrets }),
+  ];
+}
+
+function kubelet(env: Record<string, string>, tools: Tools, ports: Ports, options: StackOptions): Part {
+  return kubeletPart({
+    ...env,
+    ...('server' in tools.qdrant ? { QDRANT_BIN: tools.qdrant.server } : { FLEET_QDRANT_PYTHON: tools.qdrant.python }),
+    FLEET_KUBELET_DIR: join(realpathSync(options.dataDir), 'kubelet'),
+    // Stacks beside each other, as in tests, need pod addresses of their own.
+    ...(options.ports === 'free' ? { FLEET_KUBELET_POD_CIDR: podRange(ports) } : {}),
+  });
+}
+
+/** One of the ranges 127.65.0.0/16 to 127.250.0.0/16, from a port number that no other stack has. */
+function podRange(ports: Ports): string {
+  const digest = createHash('sha256').update(String(ports.kubernetes)).digest();
+  return `127.${65 + (digest.readUInt16BE() % 186)}.0.0/16`;
+}
+
+function environment({ dataDir, ports, secrets, tools }: Settings): Record<string, string> {
+  return {
+    TEMPORAL_ADDRESS: `127.0.0.1:${ports.temporal}`,
+    TEMPORAL_NAMESPACE: 'default',
+    DATABASE_URL: process.env.DATABASE_URL || databaseUrl({ ports, secrets }),
+    KUBECONFIG: kubeconfigPath(dataDir),
+    AWS_ACCESS_KEY_ID: secrets.s3AccessKey,
+    AWS_SECRET_ACCESS_KEY: secrets.s3SecretKey,
+    AWS_REGION: 'us-east-1',
+    FLEET_REGION: 'local',
+    FLEET_S3_ENDPOINT: `http://127.0.0.1:${ports.s3}`,
+    FLEET_S3_FORCE_PATH_STYLE: 'true',
+    FLEET_BACKUP_BUCKET: BACKUP_BUCKET,
+    FLEET_BACKUP_PREFIX: '',
+    FLEET_HELM_BIN: tools.helm,
+    FLEET_HELM_CHART: join(REPOSITORY, 'src/local/chart/qdrant'),
+    FLEET_QDRANT_RESOLVER: 'pod-ip',
+    FLEET_API_TOKENS: `acme=${secrets.apiToken}`,
+    FLEET_API_HOST: '127.0.0.1',
+    FLEET_API_PORT: String(ports.api),
+    FLEET_WORKER_HEALTH_HOST: '127.0.0.1',
+    FLEET_WORKER_HEALTH_PORT: String(ports.workerHealth),
+  };
+}
+
+function linksOf(env: Record<string, string>, ports: Ports): Links {
+  const api = `http://127.0.0.1:${ports.api}`;
+  return {
+    api,
+    apiDocs: `${api}/docs`,
+    temporalUi: `http://127.0.0.1:${ports.temporalUi}`,
+    s3: `http://127.0.0.1:${ports.s3}`,
+    bucket: `s3://${BACKUP_BUCKET}`,
+    kubeconfig: env.KUBECONFIG ?? '',
+  };
+}
