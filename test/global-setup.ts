@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -23,8 +22,7 @@ export default async function setup(project: TestProject): Promise<(() => Promis
     return undefined;
   }
   const dataDir = await mkdtemp(join(tmpdir(), 'qdrant-fleet-test-'));
-  const kubelet = existsSync(new URL('../src/local/kubelet/main.ts', import.meta.url));
-  const stack = await startInfrastructure({ dataDir, ports: 'free', kubelet, log: console.log });
+  const stack = await startInfrastructure({ dataDir, ports: 'free', kubelet: true, log: console.log });
   stack.onCrash((error) => console.error(error.message));
   project.provide('localEnv', stack.env);
   return async () => {

@@ -62,8 +62,7 @@ export function startStack(options: StackOptions): Promise<Infrastructure> {
   return start(options, ({ env, ports, tools, names }) => [
     kubelet(env, tools, ports, options),
     workerPart(env, ports, names),
-    // The API makes the tables when it starts, and so does the worker: one after the other.
-    apiPart(env, ports, [...names, 'worker']),
+    apiPart(env, ports, names),
   ]);
 }
 
@@ -97,6 +96,7 @@ async function start(options: StackOptions, morePartsOf: (context: Context) => P
     options.signal?.throwIfAborted();
     await supervisor.cleanUp(log);
     const tools = await ensureTools({ log, signal: options.signal });
+    log(`Starting a local stack in ${dataDir}.`);
     const ports = await choosePorts(options.ports ?? 'default');
     const secrets = loadSecrets(dataDir);
     const env = environment({ dataDir, ports, secrets, tools });

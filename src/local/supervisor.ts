@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { killGroup, stopLeftovers, STACK_MARK, sweep } from './leftovers.ts';
-import { identify, isRunning } from './process-identity.ts';
+import { identify } from './process-identity.ts';
 import { until } from './wait.ts';
 
 /** A program of the stack: how it is started, how one knows that it is ready, and how it is stopped. */
@@ -184,8 +184,10 @@ export class Supervisor {
     const stopped = new Map<string, Promise<void>>();
     // Parts are registered after those they need: going backwards, all that need a part are known before it.
     for (const running of [...this.#running.values()].sort(this.#byStart).reverse()) {
-      const dependents = [...this.#running.values()].filter((other) => other.part.needs?.includes(running.part.name));
-      const first = Promise.all(dependents.map((other) => stopped.get(other.part.name)));
+      const dependents = [...this.#running.values()]
+        .filter((other) => other.part.needs?.includes(running.part.name))
+        .map((other) => stopped.get(other.part.name) ?? Promise.resolve());
+      const first = Promise.all(dependents);
       stopped.set(
         running.part.name,
         first.then(() => this.#stopOne(running)),
@@ -234,10 +236,4 @@ function lastLines(path: string, count: number): string {
   if (!existsSync(path)) return '  (it has no log)';
   const lines = readFileSync(path, 'utf8').trimEnd().split('\n').slice(-count);
   return lines.join('') === '' ? '  (it is empty)' : lines.map((line) => `  ${line}`).join('\n');
-}
-
-/** For tests and messages: whether the part's recorded process still runs. */
-export function recordedPartRuns(dataDir: string, part: string): boolean {
-  const path = join(dataDir, 'run', `${part}.json`);
-  return existsSync(path) && isRunning(JSON.parse(readFileSync(path, 'utf8')) as { pid: number; startTime: string });
 }

@@ -29,8 +29,12 @@ export function postgresPart(options: { dataDir: string; ports: Ports; secrets: 
     address: `127.0.0.1:${options.ports.postgres}`,
     command: join(programs, 'postgres'),
     args: [
-      ...['-D', folder, '-p', String(options.ports.postgres)],
-      ...['-c', 'listen_addresses=127.0.0.1', '-c', 'unix_socket_directories=', '-c', 'timezone=UTC'],
+      '-D',
+      folder,
+      `--port=${options.ports.postgres}`,
+      '--listen_addresses=127.0.0.1',
+      '--unix_socket_directories=',
+      '--timezone=UTC',
     ],
     cwd: '/',
     ...(account === undefined ? {} : { user: account }),
@@ -148,8 +152,13 @@ async function initialise(options: {
     await execa(
       join(programs, 'initdb'),
       [
-        ...['--pgdata', begun, '--username', 'postgres', '--pwfile', passwordFile],
-        ...['--auth', 'scram-sha-256', '--encoding', 'UTF8', '--locale', 'C', '--no-sync'],
+        `--pgdata=${begun}`,
+        '--username=postgres',
+        `--pwfile=${passwordFile}`,
+        '--auth=scram-sha-256',
+        '--encoding=UTF8',
+        '--locale=C',
+        '--no-sync',
       ],
       { ...account, cwd: '/', all: true, cancelSignal: options.signal },
     );

@@ -18,8 +18,14 @@ export function s3Part(options: { program: string; dataDir: string; ports: Ports
     address: `127.0.0.1:${options.ports.s3}`,
     command: options.program,
     args: [
-      ...['--port', `127.0.0.1:${options.ports.s3}`, '--region', 'us-east-1', '--health', '/health'],
-      ...['--keep-alive', '--quiet', 'posix', '--data-integrity-etag', folder],
+      `--port=127.0.0.1:${options.ports.s3}`,
+      '--region=us-east-1',
+      '--health=/health',
+      '--keep-alive',
+      '--quiet',
+      'posix',
+      '--data-integrity-etag',
+      folder,
     ],
     env: { ROOT_ACCESS_KEY_ID: secrets.s3AccessKey, ROOT_SECRET_ACCESS_KEY: secrets.s3SecretKey },
     prepare: async () => {
@@ -41,7 +47,7 @@ async function createBucket(endpoint: string, secrets: Secrets): Promise<void> {
   try {
     await client.send(new CreateBucketCommand({ Bucket: BACKUP_BUCKET }));
   } catch (error) {
-    const exists = error instanceof S3ServiceException && /^BucketAlready/.test(error.name);
+    const exists = error instanceof S3ServiceException && error.name.startsWith('BucketAlready');
     if (!exists) throw error;
   } finally {
     client.destroy();

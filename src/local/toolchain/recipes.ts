@@ -33,7 +33,7 @@ export interface Recipe {
 
 const KUBERNETES = 'v1.36.3';
 const KUBERNETES_MODULE = join(REPOSITORY, 'src/local/toolchain/kubernetes');
-export const REQUIREMENTS = join(REPOSITORY, 'src/local/qdrant-node/requirements.txt');
+const REQUIREMENTS = join(REPOSITORY, 'src/local/qdrant-node/requirements.txt');
 
 /** In the order of their builds: the longest first, so that it does not run alone at the end. */
 export const RECIPES = {
@@ -149,8 +149,14 @@ function buildKubernetes(into: string, program: string, seconds: number): Step {
     label: `${program} ${KUBERNETES}`,
     seconds,
     command: [
-      ...(['go', 'build', '-trimpath', '-buildvcs=false', '-mod=readonly'] as const),
-      ...['-ldflags', ['-s', '-w', ...stamps].join(' '), '-o', join(into, program), `k8s.io/kubernetes/cmd/${program}`],
+      'go',
+      'build',
+      '-trimpath',
+      '-buildvcs=false',
+      '-mod=readonly',
+      `-ldflags=${['-s', '-w', ...stamps].join(' ')}`,
+      `-o=${join(into, program)}`,
+      `k8s.io/kubernetes/cmd/${program}`,
     ],
     cwd: KUBERNETES_MODULE,
     env: { CGO_ENABLED: '0', GOWORK: 'off' },

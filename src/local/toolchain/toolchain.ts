@@ -1,4 +1,4 @@
-import { createWriteStream, existsSync } from 'node:fs';
+import { createWriteStream } from 'node:fs';
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { availableParallelism, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -7,7 +7,7 @@ import { lock } from '../lock.ts';
 import { toolsDirectory } from '../paths.ts';
 import { findInstalled, findOnMachine, findProgram, pathFolders } from './find.ts';
 import { duration, Progress } from './progress.ts';
-import { RECIPES, REQUIREMENTS, type Recipe, type Step } from './recipes.ts';
+import { RECIPES, type Recipe, type Step } from './recipes.ts';
 
 /** Absolute paths of the programs that the local stack runs. */
 export interface Tools {
@@ -43,14 +43,7 @@ export async function ensureTools(options: Options = {}): Promise<Tools> {
   const environment = options.environment ?? process.env;
   const server = environment.QDRANT_BIN || findProgram('qdrant', pathFolders(environment));
   const { kubernetes, temporal, helm, kine, versitygw, qdrantEdge } = RECIPES;
-  const recipes = [
-    kubernetes,
-    temporal,
-    helm,
-    kine,
-    versitygw,
-    ...(server || !existsSync(REQUIREMENTS) ? [] : [qdrantEdge]),
-  ];
+  const recipes = [kubernetes, temporal, helm, kine, versitygw, ...(server ? [] : [qdrantEdge])];
   const found = await ensure(recipes, options);
   const program = (recipe: Recipe, index = 0) => found.get(recipe)?.[index] ?? '';
   return {
