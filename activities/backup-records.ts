@@ -1,0 +1,90 @@
+/** Reading and changing the small JSON objects of a backup. The commit protocol lives in these few functions. */
+import { createHash } from 'node:crypto';
+import {
+  advance,
+  parseManifest,
+  type BackupManifest,
+  type BackupState,
+  type CommitRecord,
+} from '../src/domain/backup.ts';
+import { FleetError } from '../src/domain/errors.ts';
+import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
+import type { BackupStore } from '../src/clients/s3.ts';
+
+/** The commit record and what a compare-and-set on it needs. */
+export interface RecordAt {
+  readonly record: CommitRecord;
+  readonly etag: string;
+  readonly storeTime: number;
+}
+
+export async function readRecord(store: BackupStore, location: BackupLocation): Promise<RecordAt | undefined> {
+  const found = await store.getJson(backupKeys(location).commit);
+  return found && { record: found.body as CommitRecord, etag: found.etag, storeTime: found.storeTime };
+}
+
+/**
+ * Claim the record's key: the first writer decides whether the backup is COMMITTED or ABORTED.
+ *
+ * @returns the record that stands, ours or another's
+ */
+export async function claim(store: BackupStore, location: BackupLocation, record: CommitRecord): Promise<CommitRecord> {
+  if (await store.putJson(backupKeys(location).commit, JSON.stringify(record), { absent: true })) return record;
+  const standing = await readRecord(store, location);
+  if (standing === undefined) throw new FleetError('StoreUnavailable', `The record of ${location.backup} flickers.`);
+  return standing.record;
+}
+
+/** Take the record one state further, if nobody changed it meanwhile. */
+export async function move(
+  store: BackupStore,
+  location: BackupLocation,
+  from: RecordAt,
+  to: BackupState,
+): Promise<CommitRecord> {
+  const next = advance(from.record, to, new Date().toISOString());
+  if (await store.putJson(backupKeys(location).commit, JSON.stringify(next), { etag: from.etag })) return next;
+  throw new FleetError('CommitConflict', `The record of backup ${location.backup} changed while it was being moved.`);
+}
+
+/**
+ * The manifest of a committed backup, proven to be the one that was committed.
+ *
+ * @throws FleetError `BackupNotFound`, `BackupNotCommitted`, or `IntegrityMismatch` when the manifest was altered
+ */
+export async function readCommitted(store: BackupStore, location: BackupLocation): Promise<BackupManifest> {
+  const keys = backupKeys(location);
+  const found = await readRecord(store, location);
+  if (found === undefined) {
+    const where = `${location.tenant}/${location.cluster}`;
+    if ((await store.getJson(keys.intent)) === undefined) {
+      throw new FleetError('BackupNotFound', `${where} has no backup "${location.backup}".`);
+    }
+    throw new FleetError('BackupNotCommitted', `Backup "${location.backup}" of ${where} was begun and never finished.`);
+  }
+  const { state, manifest } = found.record;
+  if (state !== 'COMMITTED' || manifest === undefined) {
+    throw new FleetError('BackupNotCommitted', `Backup "${location.backup}" is ${state} and cannot be restored.`);
+  }
+  const stored = await store.getJson(keys.manifest);
+  if (stored === undefined || sha256(stored.text) !== manifest.sha256) {
+    throw new FleetError('IntegrityMismatch', `${keys.manifest} is not the manifest that was committed.`);
+  }
+  return parseManifest(stored.body, keys.manifest);
+}
+
+export function sha256(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
+
+/** Remove everything below a prefix, newest first, and the uploads that are open there. */
+export async function removeData(store: BackupStore, prefix: string): Promise<{ objects: number }> {
+  for (const upload of await store.openUploads(prefix)) await store.abortUpload(upload);
+  const found: { key: string; modified: Date }[] = [];
+  for await (const object of store.list(prefix)) found.push(object);
+  found.sort((a, b) => b.modified.getTime() - a.modified.getTime());
+  for (let start = 0; start < found.length; start += 1000) {
+    await store.deleteKeys(found.slice(start, start + 1000).map(({ key }) => key));
+  }
+  return { objects: found.length };
+}

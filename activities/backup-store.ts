@@ -1,0 +1,257 @@
+/** The life of a backup in the bucket: begun, committed, given up. */
+import { createHash } from 'node:crypto';
+import type { Alias, CollectionInfo, QdrantClient } from '../src/clients/qdrant.ts';
+import {
+  MANIFEST_FORMAT,
+  totalsOf,
+  type BackupManifest,
+  type BackupTotals,
+  type ShardEntry,
+} from '../src/domain/backup.ts';
+import type { ClusterSpec } from '../src/domain/cluster.ts';
+import { FleetError } from '../src/domain/errors.ts';
+import { backupIdOf, backupKeys, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
+import { planShards, type CollectionPlacement, type ShardTask } from '../src/domain/topology.ts';
+import { claim, removeData, sha256 } from './backup-records.ts';
+import { signal, workflowRun } from './context.ts';
+import type { ActivityDeps } from './deps.ts';
+import { reachablePeers, type Peer } from './peers.ts';
+
+/** What a backup is going to copy. */
+export interface BackupPlan {
+  readonly location: BackupLocation;
+  readonly attempt: string;
+  readonly transferQueue: string;
+  readonly tasks: readonly ShardTask[];
+  readonly startedAt: string;
+}
+
+/** A copied shard, as the commit needs it. */
+export interface CopiedShard extends ShardEntry {
+  readonly collection: string;
+}
+
+/** `data/<attempt>/plan.json`: what was seen before the first snapshot, for the manifest. */
+interface StoredPlan {
+  readonly qdrantVersion: string;
+  readonly peers: readonly { id: string; name: string }[];
+  readonly collections: readonly Pick<CollectionInfo, 'config' | 'payload_schema'>[];
+  readonly names: readonly string[];
+  readonly placements: readonly CollectionPlacement[];
+  readonly aliases: readonly Alias[];
+}
+
+interface CommitInput {
+  readonly location: BackupLocation;
+  readonly attempt: string;
+  readonly startedAt: string;
+  readonly spec: ClusterSpec;
+  readonly shards: readonly CopiedShard[];
+}
+
+export function createBackupStoreActivities(deps: ActivityDeps) {
+  const { store, config } = deps;
+
+  return {
+    /**
+     * Look at the whole cluster, choose a source for each shard, and write down the intent.
+     *
+     * @param input `nominalTime`: ISO 8601; a scheduled run is named by its slot, so that its retries share one id
+     * @throws FleetError `TopologyUnstable`, `QdrantUnavailable`, `StoreDenied`, `StoreUnavailable`, or
+     *   `InvalidInput` for a collection that does not exist
+     */
+    async planBackup(
+      input: ClusterRef & { nominalTime: string; collections?: readonly string[] },
+    ): Promise<BackupPlan> {
+      const { tenant, cluster, nominalTime } = input;
+      const { workflowId, runId } = workflowRun();
+      await store.check(signal());
+      const peers = await reachablePeers(deps, input, signal());
+      const [{ client }] = peers;
+      const names = await wantedCollections(client, input.collections);
+      const versions = new Set(await Promise.all(peers.map((peer) => peer.client.version())));
+      const [qdrantVersion = ''] = versions;
+      if (versions.size > 1) {
+        const mixed = [...versions].sort().join(', ');
+        throw new FleetError('TopologyUnstable', `The peers run different versions (${mixed}); finish the upgrade first.`);
+      }
+      const placements = await readPlacements(client, peers, names);
+      const tasks = planShards(placements);
+
+      const location: BackupLocation = {
+        ...{ tenant, cluster, prefix: config.FLEET_BACKUP_PREFIX },
+        backup: backupIdOf(new Date(nominalTime), createHash('sha256').update(workflowId).digest('hex')),
+      };
+      const startedAt = new Date().toISOString();
+      const plan: StoredPlan = {
+        ...{ qdrantVersion, names, placements },
+        peers: peers.map(({ id, name }) => ({ id, name })),
+        collections: await Promise.all(names.map((name) => client.collection(name))),
+        aliases: await client.aliases(),
+      };
+      const keys = backupKeys(location);
+      const intent = { formatVersion: MANIFEST_FORMAT, backup: location.backup, startedAt, workflowId, runId };
+      await store.putJson(keys.intent, JSON.stringify(intent), { absent: true });
+      await store.putJson(planKey(location, runId), JSON.stringify(plan));
+      const transferQueue = `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`;
+      return { location, attempt: runId, transferQueue, tasks, startedAt };
+    },
+
+    /**
+     * Check that the topology is still the planned one, write the manifest, and then the record that makes the backup
+     * exist.
+     *
+     * @throws FleetError `TopologyUnstable` when shards moved during the run, `CommitConflict` when another run or a
+     *   collector has decided otherwise
+     */
+    async commitBackup(input: CommitInput): Promise<BackupTotals> {
+      const { location, attempt, startedAt, spec, shards } = input;
+      const keys = backupKeys(location);
+      const stored = await store.getJson(planKey(location, attempt));
+      if (stored === undefined) throw new FleetError('IntegrityMismatch', `The plan of ${location.backup} is gone.`);
+      const plan = stored.body as StoredPlan;
+      await recheck(deps, location, plan);
+
+      const byCollection = Map.groupBy(shards, ({ collection }) => collection);
+      const manifest: BackupManifest = {
+        formatVersion: MANIFEST_FORMAT,
+        ...{ tenant: location.tenant, cluster: location.cluster, backup: location.backup, attempt, startedAt, spec },
+        completedAt: new Date().toISOString(),
+        qdrantVersion: plan.qdrantVersion,
+        peers: plan.peers,
+        collections: plan.names.map((name, index) => ({
+          name,
+          config: plan.collections[index]?.config ?? {},
+          payloadSchema: plan.collections[index]?.payload_schema ?? {},
+          shards: (byCollection.get(name) ?? [])
+            .map(({ collection: _, ...entry }) => entry)
+            .sort((a, b) => a.shard - b.shard),
+        })),
+        aliases: plan.aliases
+          .filter(({ collection_name: collection }) => plan.names.includes(collection))
+          .map(({ alias_name: alias, collection_name: collection }) => ({ alias, collection })),
+      };
+      complete(plan, manifest);
+
+      const totals = totalsOf(manifest);
+      let text = JSON.stringify(manifest);
+      if (!(await store.putJson(keys.manifest, text, { absent: true }))) {
+        // Written once: an earlier try of this very run is as good, another run's is not ours to commit.
+        const there = await store.getJson(keys.manifest);
+        if ((there?.body as Partial<BackupManifest> | undefined)?.attempt !== attempt) {
+          throw new FleetError('CommitConflict', `Another run wrote the manifest of backup ${location.backup}.`);
+        }
+        text = there?.text ?? text;
+      }
+      const standing = await claim(store, location, {
+        ...{ formatVersion: MANIFEST_FORMAT, backup: location.backup, state: 'COMMITTED', attempt, totals },
+        changedAt: manifest.completedAt,
+        manifest: { sha256: sha256(text), size: Buffer.byteLength(text) },
+      });
+      if (standing.state !== 'COMMITTED' || standing.attempt !== attempt) {
+        throw new FleetError(
+          'CommitConflict',
+          `Backup ${location.backup} was ${standing.state} by run ${standing.attempt} before this run could commit it.`,
+        );
+      }
+      return totals;
+    },
+
+    /**
+     * Give an unfinished backup up: claim its record so that nobody can commit it any more, then remove its data.
+     * Leaves a backup alone that was committed after all.
+     */
+    async abandonBackup({
+      location,
+      attempt,
+    }: {
+      location: BackupLocation;
+      attempt: string;
+    }): Promise<{ removed: boolean }> {
+      const standing = await claim(store, location, {
+        ...{ formatVersion: MANIFEST_FORMAT, backup: location.backup, state: 'ABORTED', attempt },
+        changedAt: new Date().toISOString(),
+      });
+      if (standing.state !== 'ABORTED') return { removed: false };
+      await removeData(store, `${backupKeys(location).data}${attempt}/`);
+      return { removed: true };
+    },
+  };
+}
+
+function planKey(location: BackupLocation, attempt: string): string {
+  return `${backupKeys(location).data}${attempt}/plan.json`;
+}
+
+async function wantedCollections(client: QdrantClient, wanted: readonly string[] | undefined): Promise<string[]> {
+  const names = await client.collections();
+  const missing = wanted?.filter((name) => !names.includes(name)) ?? [];
+  if (missing.length > 0) {
+    throw new FleetError('InvalidInput', `collections: the cluster has no collection ${missing.join(', ')}`);
+  }
+  return wanted === undefined ? names : names.filter((name) => wanted.includes(name));
+}
+
+/** Replicas by shard; those on peers that do not answer are left out, since nothing can be read from them. */
+async function readPlacements(
+  client: QdrantClient,
+  peers: readonly Peer[],
+  names: readonly string[],
+): Promise<CollectionPlacement[]> {
+  const reachable = new Set(peers.map(({ id }) => id));
+  return Promise.all(
+    names.map(async (collection) => {
+      const view = await client.collectionCluster(collection);
+      const replicas = [...view.local.map((shard) => ({ ...shard, peerId: view.peerId })), ...view.remote];
+      const shards = [...Map.groupBy(replicas, ({ shard_id: shard }) => shard)]
+        .sort(([a], [b]) => a - b)
+        .map(([shard, found]) => {
+          const shardKey = found.find(({ shard_key: key }) => key !== undefined && key !== null)?.shard_key;
+          return {
+            shard,
+            ...(shardKey !== undefined && { shardKey }),
+            replicas: found
+              .filter(({ peerId }) => reachable.has(peerId))
+              .map(({ peerId, state }) => ({ peer: peerId, state }))
+              .sort((a, b) => a.peer.localeCompare(b.peer)),
+          };
+        });
+      return { collection, shards, transfers: view.transfers, resharding: view.resharding };
+    }),
+  );
+}
+
+/** A shard that was moved or split while it was copied may be copied in part. */
+async function recheck(deps: ActivityDeps, ref: ClusterRef, plan: StoredPlan): Promise<void> {
+  const peers = await reachablePeers(deps, ref, signal());
+  const [{ client }] = peers;
+  const now = new Set(await client.collections());
+  const names = plan.names.filter((name) => now.has(name));
+  const placements = await readPlacements(client, peers, names);
+  for (const placement of placements) {
+    const before = plan.placements.find(({ collection }) => collection === placement.collection);
+    const same = shardIds(before) === shardIds(placement) && placement.transfers === 0 && placement.resharding === 0;
+    if (!same) {
+      throw new FleetError(
+        'TopologyUnstable',
+        `The shards of collection "${placement.collection}" changed during the backup. Run it again when the cluster has settled.`,
+      );
+    }
+  }
+}
+
+function shardIds(placement: CollectionPlacement | undefined): string {
+  return placement?.shards.map(({ shard }) => shard).join(',') ?? '';
+}
+
+/** Every planned shard is in the manifest exactly once. A gap here would be a silently partial backup. */
+function complete(plan: StoredPlan, manifest: BackupManifest): void {
+  for (const { collection, shards } of plan.placements) {
+    const entries = manifest.collections.find(({ name }) => name === collection)?.shards ?? [];
+    const wanted = shards.map(({ shard }) => shard).join(',');
+    const found = entries.map(({ shard }) => shard).join(',');
+    if (wanted !== found) {
+      throw new FleetError('IntegrityMismatch', `Collection "${collection}" has shards ${wanted}, copied were ${found}.`);
+    }
+  }
+}

@@ -1,0 +1,208 @@
+/** The catalogue: operations, the operation lease of a cluster, and the clusters themselves. */
+import { sql, type Kysely } from 'kysely';
+import type { ClusterRow, Database } from '../src/clients/catalog.ts';
+import type { BackupState, BackupTotals } from '../src/domain/backup.ts';
+import { resolveSpec, type ClusterPhase, type ClusterRequest, type ClusterSpec } from '../src/domain/cluster.ts';
+import { FleetError, messageOf } from '../src/domain/errors.ts';
+import { namespaceOf, type ClusterRef } from '../src/domain/naming.ts';
+import type { OperationKind } from '../src/domain/operation.ts';
+import { workflowRun } from './context.ts';
+import type { ActivityDeps } from './deps.ts';
+
+export type LeaseMode = 'exclusive' | 'shared';
+
+/** How an operation ended. */
+export interface OperationEnd {
+  readonly state: 'done' | 'failed' | 'cancelled';
+  readonly error?: { readonly code: string; readonly message: string };
+  readonly result?: Record<string, unknown>;
+}
+
+export function createCatalogActivities({ catalog, config, temporal }: ActivityDeps) {
+  return {
+    /** Make the operation known. A workflow that was started by hand appears in the API from here on. */
+    async registerOperation(input: ClusterRef & { kind: OperationKind }): Promise<void> {
+      const { workflowId, runId } = workflowRun();
+      const row = { ...input, id: workflowId, run_id: runId, state: 'running' as const };
+      await catalog.run('register the operation', (db) =>
+        db
+          .insertInto('operations')
+          .values(row)
+          .onConflict((conflict) =>
+            conflict
+              .column('id')
+              .doUpdateSet({ ...row, error_code: null, error_message: null, result: null, finished_at: null }),
+          )
+          .execute(),
+      );
+    },
+
+    /**
+     * Take the cluster's operation lease: one exclusive holder, or any number of shared ones. A lease whose workflow
+     * is closed is taken over. Repeating is harmless.
+     *
+     * @throws FleetError `ClusterBusy` with the holder's id
+     */
+    async takeLease({ tenant, cluster, mode }: ClusterRef & { mode: LeaseMode }): Promise<void> {
+      const { workflowId, runId } = workflowRun();
+      await catalog.run('take the lease', (db) =>
+        db.transaction().execute(async (tx) => {
+          await sql`select pg_advisory_xact_lock(hashtextextended(${`${tenant}--${cluster}`}, 0))`.execute(tx);
+          const others = await tx
+            .selectFrom('leases')
+            .selectAll()
+            .where('tenant', '=', tenant)
+            .where('cluster', '=', cluster)
+            .where('holder', '!=', workflowId)
+            .execute();
+          for (const other of others) {
+            if (mode === 'shared' && other.mode === 'shared') continue;
+            if (await temporal.isOpen(other.holder, other.holder_run)) {
+              throw new FleetError(
+                'ClusterBusy',
+                `${tenant}/${cluster} is held by operation "${other.holder}" since ${other.taken_at.toISOString()}. Wait for it, or cancel it.`,
+              );
+            }
+            await tx
+              .deleteFrom('leases')
+              .where('tenant', '=', tenant)
+              .where('cluster', '=', cluster)
+              .where('holder', '=', other.holder)
+              .execute();
+          }
+          await tx
+            .insertInto('leases')
+            .values({ tenant, cluster, mode, holder: workflowId, holder_run: runId })
+            .onConflict((conflict) =>
+              conflict.columns(['tenant', 'cluster', 'holder']).doUpdateSet({ mode, holder_run: runId }),
+            )
+            .execute();
+        }),
+      );
+    },
+
+    /** Record how the operation ended and let go of its leases. */
+    async endOperation({ state, error, result }: OperationEnd): Promise<void> {
+      const { workflowId } = workflowRun();
+      await catalog.run('end the operation', (db) =>
+        db.transaction().execute(async (tx) => {
+          await tx.deleteFrom('leases').where('holder', '=', workflowId).execute();
+          await tx
+            .updateTable('operations')
+            .set({
+              state,
+              error_code: error?.code ?? null,
+              error_message: error?.message ?? null,
+              result: result === undefined ? null : JSON.stringify(result),
+              finished_at: new Date(),
+            })
+            .where('id', '=', workflowId)
+            .execute();
+        }),
+      );
+    },
+
+    /**
+     * Reserve a cluster's name and resolve its specification with the configured presets.
+     *
+     * @throws FleetError `ClusterExists`, or `InvalidInput` when the request names an unknown preset
+     */
+    async reserveCluster(input: ClusterRef & { request: ClusterRequest }): Promise<ClusterSpec> {
+      const { workflowId } = workflowRun();
+      const { tenant, cluster, request } = input;
+      const spec = resolve(request);
+      const existing = await catalog.cluster(input);
+      if (existing !== undefined && existing.created_by !== workflowId && existing.phase !== 'FAILED_TO_CREATE') {
+        throw exists(existing);
+      }
+      const row = {
+        tenant,
+        cluster,
+        phase: 'CREATING' as const,
+        spec: JSON.stringify(spec),
+        namespace: namespaceOf(input),
+        created_by: workflowId,
+        reason: null,
+      };
+      await catalog.run('reserve the name', (db) =>
+        db
+          .insertInto('clusters')
+          .values(row)
+          .onConflict((conflict) => conflict.columns(['tenant', 'cluster']).doUpdateSet(row))
+          .execute(),
+      );
+      return spec;
+
+      function resolve(wanted: ClusterRequest): ClusterSpec {
+        try {
+          return resolveSpec(wanted, config.FLEET_COLLECTION_PRESETS);
+        } catch (error) {
+          if (error instanceof RangeError) throw new FleetError('InvalidInput', messageOf(error));
+          throw error;
+        }
+      }
+    },
+
+    /** @throws FleetError `ClusterNotFound` */
+    async loadCluster(ref: ClusterRef): Promise<{ spec: ClusterSpec; phase: ClusterPhase; namespace: string }> {
+      const row = await catalog.cluster(ref);
+      if (row === undefined) {
+        throw new FleetError('ClusterNotFound', `Tenant "${ref.tenant}" has no cluster "${ref.cluster}".`);
+      }
+      return { spec: row.spec, phase: row.phase, namespace: row.namespace };
+    },
+
+    /** Whether the catalogue has the cluster. */
+    async clusterExists(ref: ClusterRef): Promise<boolean> {
+      return (await catalog.cluster(ref)) !== undefined;
+    },
+
+    async setClusterPhase(input: ClusterRef & { phase: ClusterPhase; reason?: string }): Promise<void> {
+      const { tenant, cluster, phase, reason } = input;
+      await catalog.run('set the phase', (db) =>
+        byRef(db, tenant, cluster)
+          .set({ phase, reason: reason ?? null, updated_at: new Date() })
+          .execute(),
+      );
+    },
+
+    /** Forget a cluster that is gone, and its backup schedules, which could only fail from now on. */
+    async forgetCluster({ tenant, cluster }: ClusterRef): Promise<{ schedules: number }> {
+      const schedules = await temporal.deleteSchedules(tenant, cluster);
+      await catalog.run('forget the cluster', (db) =>
+        db.deleteFrom('clusters').where('tenant', '=', tenant).where('cluster', '=', cluster).execute(),
+      );
+      return { schedules };
+    },
+
+    /** Bring the index of backups in line with a commit record. */
+    async indexBackup(
+      input: ClusterRef & { backup: string; state: BackupState; createdAt: string; totals?: BackupTotals },
+    ): Promise<void> {
+      const { tenant, cluster, backup, state, createdAt, totals } = input;
+      const change = { state, changed_at: new Date() };
+      await catalog.run('index the backup', (db) =>
+        db
+          .insertInto('backups')
+          .values({
+            ...{ tenant, cluster, backup, ...change },
+            totals: totals === undefined ? null : JSON.stringify(totals),
+            created_at: new Date(createdAt),
+          })
+          .onConflict((conflict) => conflict.columns(['tenant', 'cluster', 'backup']).doUpdateSet(change))
+          .execute(),
+      );
+    },
+  };
+}
+
+function byRef(db: Kysely<Database>, tenant: string, cluster: string) {
+  return db.updateTable('clusters').where('tenant', '=', tenant).where('cluster', '=', cluster);
+}
+
+function exists({ tenant, cluster, phase }: ClusterRow): FleetError {
+  return new FleetError(
+    'ClusterExists',
+    `Tenant "${tenant}" already has a cluster "${cluster}" (${phase}). Choose another name, or delete it first.`,
+  );
+}

@@ -1,0 +1,19 @@
+/** What every activity needs from its context: the signal that ends it, and who runs it. */
+import { Context } from '@temporalio/activity';
+
+/** Aborts when the activity is cancelled, times out or the worker stops. */
+export function signal(): AbortSignal {
+  return Context.current().cancellationSignal;
+}
+
+/** The workflow that runs this activity. */
+export function workflowRun(): { workflowId: string; runId: string } {
+  const { workflowExecution } = Context.current().info;
+  if (workflowExecution === undefined) throw new Error('This activity runs in workflows only.');
+  return workflowExecution;
+}
+
+/** 1 for the first attempt. */
+export function attempt(): number {
+  return Context.current().info.attempt;
+}

@@ -1,0 +1,26 @@
+/** All activities of a worker, over one set of dependencies. */
+import { createBackupStoreActivities } from './backup-store.ts';
+import { createCatalogActivities } from './catalog.ts';
+import type { ActivityDeps } from './deps.ts';
+import { createHelmActivities } from './helm.ts';
+import { createKubernetesActivities } from './kubernetes.ts';
+import { createQdrantActivities } from './qdrant.ts';
+import { createRestoreActivities } from './restore.ts';
+import { createRetentionActivities } from './retention.ts';
+import { createSnapshotTransferActivities } from './snapshot-transfer.ts';
+
+export function createActivities(deps: ActivityDeps) {
+  return {
+    ...createCatalogActivities(deps),
+    ...createKubernetesActivities(deps),
+    ...createHelmActivities(deps),
+    ...createQdrantActivities(deps),
+    ...createBackupStoreActivities(deps),
+    ...createRestoreActivities(deps),
+    ...createRetentionActivities(deps),
+    ...createSnapshotTransferActivities(deps),
+  };
+}
+
+/** What the workflows import, as a type only. */
+export type Activities = ReturnType<typeof createActivities>;

@@ -1,0 +1,81 @@
+/** A cluster's namespace, its API key and its volumes. */
+import { randomBytes } from 'node:crypto';
+import { FleetError } from '../src/domain/errors.ts';
+import { API_KEY_SECRET, LABELS, MANAGED_BY, namespaceOf, type ClusterRef } from '../src/domain/naming.ts';
+import { workflowRun } from './context.ts';
+import type { ActivityDeps } from './deps.ts';
+
+export function createKubernetesActivities({ kubernetes }: ActivityDeps) {
+  return {
+    /**
+     * Make the namespace, or find the one that this operation made.
+     *
+     * @throws FleetError `NamespaceNotOurs` when it exists and was not made by this operation: what is in it is not
+     *   ours to change or to remove
+     */
+    async ensureNamespace(ref: ClusterRef): Promise<void> {
+      const name = namespaceOf(ref);
+      const labels = { ...clusterLabels(ref), [LABELS.operation]: operationLabel() };
+      if (await kubernetes.createNamespace(name, labels)) return;
+      const found = await kubernetes.namespace(name);
+      if (found?.labels[LABELS.operation] === operationLabel() && isOurs(found.labels, ref)) return;
+      if (found?.terminating === true) {
+        throw new FleetError('KubernetesUnavailable', `Namespace "${name}" is still being removed.`);
+      }
+      throw new FleetError(
+        'NamespaceNotOurs',
+        `Namespace "${name}" exists and was not made by this operation. Remove it, or choose another cluster name.`,
+      );
+    },
+
+    /** Generate the cluster's API key into a Secret, once. It never leaves Kubernetes and this process. */
+    async ensureApiKey(ref: ClusterRef): Promise<void> {
+      // A letter first and no punctuation: the official chart writes keys unquoted into YAML.
+      const key = `q${randomBytes(32).toString('base64url').replaceAll(/[-_]/g, 'x')}`;
+      const { name, key: entry } = API_KEY_SECRET;
+      await kubernetes.createSecret(namespaceOf(ref), name, { [entry]: key }, clusterLabels(ref));
+    },
+
+    /** Remove the volume claims, which outlive their StatefulSet. */
+    async deleteVolumeClaims(ref: ClusterRef): Promise<void> {
+      const namespace = namespaceOf(ref);
+      if (!(await holdsOurs(ref))) return;
+      for (const name of await kubernetes.volumeClaims(namespace)) {
+        await kubernetes.deleteVolumeClaim(namespace, name);
+      }
+    },
+
+    /**
+     * Remove the namespace with everything in it, if it is ours, and report whether it is gone.
+     *
+     * @param input `onlyOwn`: leave it alone unless this very operation made it, as a compensation must
+     * @throws FleetError `ClusterNotReady` while it is still there; repeat until it is not
+     */
+    async removeNamespace(input: ClusterRef & { onlyOwn?: boolean }): Promise<void> {
+      const name = namespaceOf(input);
+      const found = await kubernetes.namespace(name);
+      if (found === undefined || !isOurs(found.labels, input)) return;
+      if (input.onlyOwn === true && found.labels[LABELS.operation] !== operationLabel()) return;
+      if (!found.terminating) await kubernetes.deleteNamespace(name);
+      throw new FleetError('ClusterNotReady', `Namespace "${name}" is being removed.`);
+    },
+  };
+
+  async function holdsOurs(ref: ClusterRef): Promise<boolean> {
+    const found = await kubernetes.namespace(namespaceOf(ref));
+    return found !== undefined && isOurs(found.labels, ref);
+  }
+}
+
+function clusterLabels({ tenant, cluster }: ClusterRef): Record<string, string> {
+  return { [LABELS.managedBy]: MANAGED_BY, [LABELS.tenant]: tenant, [LABELS.cluster]: cluster };
+}
+
+function isOurs(labels: Readonly<Record<string, string>>, ref: ClusterRef): boolean {
+  return Object.entries(clusterLabels(ref)).every(([name, value]) => labels[name] === value);
+}
+
+/** Run ids are UUIDs, which fit a label; workflow ids may not. */
+function operationLabel(): string {
+  return workflowRun().runId;
+}

@@ -1,0 +1,87 @@
+/** How activities reach the Qdrant peers of a cluster: one by one, never through a Service. */
+import { QdrantClient, type ClusterInfo } from '../src/clients/qdrant.ts';
+import { FleetError, messageOf } from '../src/domain/errors.ts';
+import { API_KEY_SECRET, namespaceOf, RELEASE_NAME, type ClusterRef } from '../src/domain/naming.ts';
+import type { ActivityDeps } from './deps.ts';
+
+export interface Peer {
+  /** Qdrant's peer id, a decimal number of up to 64 bits. */
+  readonly id: string;
+  /** Pod name, such as `qdrant-0`. */
+  readonly name: string;
+  readonly client: QdrantClient;
+  /** What this peer says about the cluster. */
+  readonly view: ClusterInfo;
+}
+
+/** A pod that did not answer as a peer, and why. */
+export interface Unreachable {
+  readonly name: string;
+  readonly reason: string;
+}
+
+type PeerDeps = Pick<ActivityDeps, 'kubernetes' | 'config'>;
+
+const SELECTOR = `app.kubernetes.io/name=qdrant,app.kubernetes.io/instance=${RELEASE_NAME}`;
+
+/** Ask every pod of the cluster who it is. */
+export async function survey(
+  { kubernetes, config }: PeerDeps,
+  ref: ClusterRef,
+  signal: AbortSignal,
+): Promise<{ peers: Peer[]; unreachable: Unreachable[] }> {
+  const namespace = namespaceOf(ref);
+  const [pods, apiKey] = await Promise.all([
+    kubernetes.pods(namespace, SELECTOR),
+    kubernetes.secretValue(namespace, API_KEY_SECRET.name, API_KEY_SECRET.key),
+  ]);
+  if (apiKey === undefined) {
+    throw new FleetError(
+      'QdrantRejected',
+      `Secret ${namespace}/${API_KEY_SECRET.name} with the API key is missing; put it back or delete the cluster.`,
+    );
+  }
+  const peers: Peer[] = [];
+  const unreachable: Unreachable[] = [];
+  await Promise.all(
+    pods.map(async ({ name, ip, ready, reason }) => {
+      const host =
+        config.FLEET_QDRANT_RESOLVER === 'dns' ? `${name}.${RELEASE_NAME}-headless.${namespace}.svc` : ip;
+      if (!ready || host === undefined) {
+        unreachable.push({ name, reason: `pod is not ready (${reason})` });
+        return;
+      }
+      const client = new QdrantClient({ url: `http://${host}:6333`, apiKey, signal });
+      try {
+        const view = await client.cluster();
+        peers.push({ id: view.peerId, name, client, view });
+      } catch (error) {
+        if (!FleetError.is(error, 'QdrantUnavailable')) throw error;
+        unreachable.push({ name, reason: messageOf(error) });
+      }
+    }),
+  );
+  peers.sort((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }));
+  return { peers, unreachable };
+}
+
+/** The reachable peers, at least one. @throws FleetError `QdrantUnavailable` naming what is wrong with each pod */
+export async function reachablePeers(deps: PeerDeps, ref: ClusterRef, signal: AbortSignal): Promise<[Peer, ...Peer[]]> {
+  const { peers, unreachable } = await survey(deps, ref, signal);
+  const [first, ...rest] = peers;
+  if (first !== undefined) return [first, ...rest];
+  const why = unreachable.map(({ name, reason }) => `${name}: ${reason}`).join('; ') || 'it has no pods';
+  throw new FleetError('QdrantUnavailable', `No peer of ${ref.tenant}/${ref.cluster} answers: ${why}.`);
+}
+
+/** The peer with an id. @throws FleetError `QdrantUnavailable` when it does not answer */
+export async function peerById(deps: PeerDeps, ref: ClusterRef, id: string, signal: AbortSignal): Promise<Peer> {
+  const { peers, unreachable } = await survey(deps, ref, signal);
+  const peer = peers.find((candidate) => candidate.id === id);
+  if (peer !== undefined) return peer;
+  const why = unreachable.map(({ name, reason }) => `${name}: ${reason}`).join('; ');
+  throw new FleetError(
+    'QdrantUnavailable',
+    `Peer ${id} of ${ref.tenant}/${ref.cluster} does not answer${why === '' ? '' : ` (${why})`}.`,
+  );
+}

@@ -1,0 +1,133 @@
+/** Removing backups: by the commit record's state machine, data last. */
+import { MANIFEST_FORMAT, type BackupState } from '../src/domain/backup.ts';
+import { FleetError } from '../src/domain/errors.ts';
+import { backupKeys, backupTimeOf, clusterPrefix, isBackupId, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
+import type { RetentionCandidate } from '../src/domain/retention.ts';
+import { claim, move, readRecord, removeData } from './backup-records.ts';
+import type { ActivityDeps } from './deps.ts';
+
+/** What a sweep finds in the bucket. Times are milliseconds since the epoch. */
+export interface SweepFindings {
+  readonly prefix: string;
+  /** By the store's clock. */
+  readonly now: number;
+  readonly committed: readonly RetentionCandidate[];
+  /** Marked for removal, with the time of the mark. */
+  readonly deleting: readonly { readonly id: string; readonly since: number }[];
+  /** Past the point of no return. */
+  readonly purging: readonly string[];
+  /** Begun more than a day ago, never finished, and nobody works on them any more. */
+  readonly abandoned: readonly string[];
+}
+
+/** A lease that was not renewed for this long counts no more. */
+const LEASE_LIFETIME = 3_600_000;
+/** An unfinished backup is left alone for this long. */
+const UNFINISHED_AGE = 86_400_000;
+/** Clocks that disagree by more than this decide nothing about age. */
+const MAX_SKEW = 300_000;
+
+export function createRetentionActivities({ store, config, temporal }: ActivityDeps) {
+  const at = (ref: ClusterRef, backup: string): BackupLocation => ({
+    ...{ tenant: ref.tenant, cluster: ref.cluster, prefix: config.FLEET_BACKUP_PREFIX, backup },
+  });
+
+  return {
+    /** @throws FleetError `ClockSkew` when the store's clock and ours are more than 5 minutes apart */
+    async surveyBackups(ref: ClusterRef): Promise<SweepFindings> {
+      const ids: string[] = [];
+      for await (const name of store.folders(clusterPrefix({ ...ref, prefix: config.FLEET_BACKUP_PREFIX }))) {
+        if (isBackupId(name)) ids.push(name);
+      }
+      let now = Date.now();
+      const committed: RetentionCandidate[] = [];
+      const deleting: { id: string; since: number }[] = [];
+      const purging: string[] = [];
+      const abandoned: string[] = [];
+      for (const id of ids) {
+        const location = at(ref, id);
+        const found = await readRecord(store, location);
+        if (found !== undefined) now = checkedClock(found.storeTime);
+        const state = found?.record.state;
+        if (state === 'COMMITTED') {
+          committed.push({ id, time: backupTimeOf(id).getTime(), leased: await isLeased(location, now) });
+        } else if (state === 'DELETING') {
+          deleting.push({ id, since: Date.parse(found?.record.changedAt ?? '') });
+        } else if (state === 'PURGING') {
+          purging.push(id);
+        } else if (state === undefined && (await isAbandoned(location))) {
+          abandoned.push(id);
+        }
+      }
+      return { prefix: config.FLEET_BACKUP_PREFIX, now, committed, deleting, purging, abandoned };
+    },
+
+    /** COMMITTED -> DELETING: from here on the backup is listed no more, and can still be taken back. */
+    async markBackupDeleting({ backup, ...ref }: ClusterRef & { backup: string }): Promise<BackupState> {
+      const location = at(ref, backup);
+      const found = await readRecord(store, location);
+      if (found === undefined) throw new FleetError('BackupNotFound', `Backup "${backup}" has no record.`);
+      if (found.record.state !== 'COMMITTED') return found.record.state;
+      return (await move(store, location, found, 'DELETING')).state;
+    },
+
+    /**
+     * DELETING -> PURGING -> data removed -> DELETED. Leases are looked at after the backup was marked: a restore that
+     * came first is waited for, one that comes later sees the mark.
+     *
+     * @returns the state that was reached; DELETING when a restore still reads the backup
+     */
+    async purgeBackup({ backup, ...ref }: ClusterRef & { backup: string }): Promise<{ state: BackupState; objects: number }> {
+      const location = at(ref, backup);
+      let found = await readRecord(store, location);
+      if (found === undefined) throw new FleetError('BackupNotFound', `Backup "${backup}" has no record.`);
+      if (found.record.state === 'DELETING') {
+        if (await isLeased(location, found.storeTime)) return { state: 'DELETING', objects: 0 };
+        await move(store, location, found, 'PURGING');
+        found = await readRecord(store, location);
+      }
+      if (found?.record.state !== 'PURGING') return { state: found?.record.state ?? 'DELETED', objects: 0 };
+      const { objects } = await removeData(store, backupKeys(location).data);
+      return { state: (await move(store, location, found, 'DELETED')).state, objects };
+    },
+
+    /** Claim an unfinished backup's record, so that a late uploader cannot commit it, and remove its data. */
+    async collectUnfinished({ backup, ...ref }: ClusterRef & { backup: string }): Promise<{ state: BackupState; objects: number }> {
+      const location = at(ref, backup);
+      const standing = await claim(store, location, {
+        ...{ formatVersion: MANIFEST_FORMAT, backup, state: 'ABORTED', attempt: 'retention-sweep' },
+        changedAt: new Date().toISOString(),
+      });
+      if (standing.state !== 'ABORTED') return { state: standing.state, objects: 0 };
+      const { objects } = await removeData(store, backupKeys(location).data);
+      return { state: 'ABORTED', objects };
+    },
+  };
+
+  async function isLeased(location: BackupLocation, now: number): Promise<boolean> {
+    for await (const { modified } of store.list(backupKeys(location).leases)) {
+      if (now - modified.getTime() < LEASE_LIFETIME) return true;
+    }
+    return false;
+  }
+
+  async function isAbandoned(location: BackupLocation): Promise<boolean> {
+    const intent = await store.getJson(backupKeys(location).intent);
+    if (intent === undefined) return false;
+    const { startedAt, workflowId, runId } = intent.body as { startedAt: string; workflowId: string; runId: string };
+    const age = checkedClock(intent.storeTime) - Date.parse(startedAt);
+    return age > UNFINISHED_AGE && !(await temporal.isOpen(workflowId, runId));
+  }
+}
+
+/** The store's clock, if it can be believed. */
+function checkedClock(storeTime: number): number {
+  const skew = Math.abs(storeTime - Date.now());
+  if (!(skew <= MAX_SKEW)) {
+    throw new FleetError(
+      'ClockSkew',
+      `The store's clock differs from the worker's by ${Math.round(skew / 1000)} s; ages cannot be told. Set the clocks right.`,
+    );
+  }
+  return storeTime;
+}

@@ -1,0 +1,82 @@
+/** The byte stream from a Qdrant node into the bucket. */
+import { Context } from '@temporalio/activity';
+import { FleetError } from '../src/domain/errors.ts';
+import type { ClusterRef } from '../src/domain/naming.ts';
+import type { ShardTask } from '../src/domain/topology.ts';
+import { SnapshotSource } from '../src/clients/snapshot-source.ts';
+import { BufferPool, partSizeFor, relay } from '../src/clients/relay.ts';
+import { signal } from './context.ts';
+import type { ActivityDeps } from './deps.ts';
+import { peerById } from './peers.ts';
+
+export interface TransferInput extends ClusterRef {
+  readonly task: ShardTask;
+  readonly snapshot: { readonly name: string; readonly size: number; readonly sha256: string };
+  /** S3 key to write. */
+  readonly key: string;
+}
+
+export interface TransferResult {
+  readonly size: number;
+  readonly sha256: string;
+  /** The store's full-object CRC32, base64. */
+  readonly crc32: string;
+  /** Bytes that this attempt sent; less than `size` when it took up what an earlier one had sent. */
+  readonly sent: number;
+}
+
+export function createSnapshotTransferActivities(deps: ActivityDeps) {
+  const { store, config } = deps;
+  const buffers = new BufferPool();
+
+  return {
+    /**
+     * Copy one stored shard snapshot into the bucket and prove that the bytes are the ones Qdrant hashed.
+     *
+     * Memory: at most lanes x part size per stream, whatever the snapshot's size. What an earlier attempt uploaded is
+     * found by asking the store, compared with the source by CRC, and not sent again.
+     *
+     * @throws FleetError `SnapshotVanished` when the node no longer has the file, `IntegrityMismatch` when the bytes
+     *   are not those that Qdrant announced
+     */
+    async transferShardSnapshot({ task, snapshot, key, ...ref }: TransferInput): Promise<TransferResult> {
+      const context = Context.current();
+      const { client } = await peerById(deps, ref, task.peer, signal());
+      const url = client.shardSnapshotUrl(task.collection, task.shard, snapshot.name);
+      const source = await SnapshotSource.open(url, client.authHeaders(), signal());
+      const where = `snapshot ${snapshot.name} of peer ${task.peer}`;
+      if (source.size !== snapshot.size) {
+        throw mismatch(`${where} has ${source.size} bytes, Qdrant announced ${snapshot.size}`);
+      }
+      const partSize = partSizeFor(snapshot.size, config.FLEET_TRANSFER_PART_BYTES);
+      let moved = 0;
+      const result = await relay({
+        source,
+        store,
+        key,
+        partSize,
+        lanes: Math.max(1, Math.floor((config.FLEET_TRANSFER_LANES * config.FLEET_TRANSFER_PART_BYTES) / partSize)),
+        buffers,
+        signal: signal(),
+        // Heartbeats come from moved bytes: a stream that stands still is one that Temporal ends.
+        onProgress: (bytes) => {
+          moved += bytes;
+          context.heartbeat({ moved, size: snapshot.size });
+        },
+      });
+      if (result.sha256 !== snapshot.sha256) {
+        await store.deleteKeys([key]);
+        throw mismatch(`${where} hashed to ${result.sha256}, Qdrant announced ${snapshot.sha256}`);
+      }
+      const stored = await store.head(key);
+      if (stored?.size !== snapshot.size || (stored.crc32 !== undefined && stored.crc32 !== result.crc32)) {
+        throw mismatch(`${key} is stored with ${stored?.size} bytes and CRC32 ${stored?.crc32}, sent were ${snapshot.size} bytes and ${result.crc32}`);
+      }
+      return { size: snapshot.size, sha256: result.sha256, crc32: result.crc32, sent: result.sent };
+    },
+  };
+}
+
+function mismatch(what: string): FleetError {
+  return new FleetError('IntegrityMismatch', `${what}. Nothing was committed.`);
+}

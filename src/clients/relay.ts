@@ -1,0 +1,186 @@
+/** Copy a snapshot into the bucket part by part: several lanes, each with one buffer that it reads into and sends from. */
+import { createHash, type Hash } from 'node:crypto';
+import { crc32 } from 'node:zlib';
+import { FleetError } from '../domain/errors.ts';
+import type { BackupStore, UploadedPart } from './s3.ts';
+import type { SnapshotSource } from './snapshot-source.ts';
+
+export interface RelayOptions {
+  readonly source: SnapshotSource;
+  readonly store: BackupStore;
+  readonly key: string;
+  /** Bytes. */
+  readonly partSize: number;
+  readonly lanes: number;
+  readonly buffers: BufferPool;
+  readonly signal: AbortSignal;
+  /** Called with the bytes of each read chunk and of each sent part. */
+  readonly onProgress: (bytes: number) => void;
+}
+
+export interface RelayResult {
+  /** Hex, over the whole object. */
+  readonly sha256: string;
+  /** Base64, over the whole object. */
+  readonly crc32: string;
+  /** Bytes sent by this call. */
+  readonly sent: number;
+}
+
+const MiB = 1024 * 1024;
+/** S3 allows 10,000 parts; a few are left as a margin. */
+const MAX_PARTS = 9900;
+
+/** Bytes of a part such that the object fits into S3's limit of 10,000 parts. */
+export function partSizeFor(size: number, configured: number): number {
+  return Math.max(configured, Math.ceil(size / MAX_PARTS / MiB) * MiB);
+}
+
+/**
+ * Relay the whole source into `key`.
+ *
+ * 1. What the store already has of this key (finished, or parts of an open upload) is compared with the source by
+ *    CRC32 and sent only where it differs.
+ * 2. The source is read and hashed completely each time, in order: the hash's state cannot be kept over a crash, and
+ *    reading is cheaper than sending.
+ * 3. On failure the open upload stays, for the next attempt; whoever gives up for good aborts it.
+ */
+export async function relay(options: RelayOptions): Promise<RelayResult> {
+  const { source, store, key, partSize, signal } = options;
+  const count = Math.max(1, Math.ceil(source.size / partSize));
+  const finished = await store.head(key);
+  const upload = finished === undefined ? await openUpload(store, key) : undefined;
+  const held = new Map(upload?.parts.map((part) => [part.partNumber, part]));
+  const order = new InOrderDigest();
+  const done = new Map<number, UploadedPart>();
+  let next = 0;
+  let sent = 0;
+
+  // One lane's failure ends the others, so that nothing is still being sent when the caller goes on.
+  const failed = new AbortController();
+  const abort = AbortSignal.any([signal, failed.signal]);
+
+  const lane = async (): Promise<void> => {
+    const buffer = options.buffers.take(Math.min(partSize, source.size));
+    try {
+      while (next < count) {
+        const index = next;
+        next += 1;
+        const start = index * partSize;
+        const body = buffer.subarray(0, Math.min(partSize, source.size - start));
+        await source.readInto(body, start, abort, options.onProgress);
+        await order.turn(index, body, abort);
+        if (upload === undefined) continue;
+        const checksum = base64(crc32(body));
+        const partNumber = index + 1;
+        const old = held.get(partNumber);
+        if (old !== undefined && old.size === body.length && old.crc32 === checksum) {
+          done.set(partNumber, old);
+        } else {
+          const part = await store.uploadPart({ key, uploadId: upload.uploadId }, { partNumber, body, crc32: checksum }, abort);
+          sent += body.length;
+          done.set(partNumber, part);
+        }
+        options.onProgress(body.length);
+      }
+    } catch (error) {
+      failed.abort(error);
+      throw error;
+    } finally {
+      options.buffers.give(buffer);
+    }
+  };
+  const lanes = Array.from({ length: Math.min(options.lanes, count) }, lane);
+  const outcomes = await Promise.allSettled(lanes);
+  const failure = outcomes.find((outcome) => outcome.status === 'rejected');
+  if (failure !== undefined) throw signal.aborted ? signal.reason : firstCause(failed.signal, failure.reason);
+
+  const digest = order.result();
+  if (upload === undefined) {
+    if (finished?.size === source.size && finished.crc32 === digest.crc32) return { ...digest, sent };
+    throw new FleetError('IntegrityMismatch', `${key} holds other bytes than the snapshot it was made from.`);
+  }
+  const parts = [...done.values()].sort((a, b) => a.partNumber - b.partNumber);
+  const completed = await store.completeUpload({ key, uploadId: upload.uploadId }, parts, source.size);
+  if (completed === undefined) {
+    // The key appeared meanwhile: a completion whose answer was lost, or an attempt that was thought dead.
+    await store.abortUpload({ key, uploadId: upload.uploadId });
+    const there = await store.head(key);
+    if (there?.size !== source.size || there.crc32 !== digest.crc32) {
+      throw new FleetError('IntegrityMismatch', `${key} was written by someone else with other bytes.`);
+    }
+  } else if (completed.crc32 !== undefined && completed.crc32 !== digest.crc32) {
+    throw new FleetError('IntegrityMismatch', `${key} got CRC32 ${completed.crc32}, sent was ${digest.crc32}.`);
+  }
+  return { ...digest, sent };
+}
+
+/** Take up the upload that an earlier attempt left for this key, or begin one. */
+async function openUpload(store: BackupStore, key: string): Promise<{ uploadId: string; parts: UploadedPart[] }> {
+  const open = (await store.openUploads(key)).filter((upload) => upload.key === key);
+  open.sort((a, b) => a.initiated.getTime() - b.initiated.getTime());
+  for (const { uploadId } of open) {
+    const parts = await store.listParts({ key, uploadId });
+    if (parts !== undefined) return { uploadId, parts };
+  }
+  return { uploadId: await store.createUpload(key), parts: [] };
+}
+
+/** The failure that ended the others, rather than their aborts. */
+function firstCause(ended: AbortSignal, fallback: unknown): unknown {
+  return ended.aborted ? ended.reason : fallback;
+}
+
+/** Hashes parts in their order, although lanes read them in any. */
+class InOrderDigest {
+  readonly #sha256: Hash = createHash('sha256');
+  #crc = 0;
+  #index = 0;
+  readonly #waiting = new Map<number, () => void>();
+
+  /** Wait for the parts before `index`, then hash this one. */
+  async turn(index: number, body: Buffer, signal: AbortSignal): Promise<void> {
+    if (this.#index !== index) {
+      await new Promise<void>((resolve, reject) => {
+        const onAbort = () => reject(signal.reason as Error);
+        if (signal.aborted) return onAbort();
+        signal.addEventListener('abort', onAbort, { once: true });
+        this.#waiting.set(index, () => {
+          signal.removeEventListener('abort', onAbort);
+          resolve();
+        });
+      });
+    }
+    this.#sha256.update(body);
+    this.#crc = crc32(body, this.#crc);
+    this.#index += 1;
+    const wake = this.#waiting.get(this.#index);
+    this.#waiting.delete(this.#index);
+    wake?.();
+  }
+
+  result(): { sha256: string; crc32: string } {
+    return { sha256: this.#sha256.digest('hex'), crc32: base64(this.#crc) };
+  }
+}
+
+function base64(crc: number): string {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(crc);
+  return bytes.toString('base64');
+}
+
+/** Part buffers, kept between transfers: memory outside the heap is given back late, so it is better not let go. */
+export class BufferPool {
+  readonly #free: Buffer[] = [];
+
+  take(size: number): Buffer {
+    const index = this.#free.findIndex((buffer) => buffer.length >= size);
+    const [found] = index === -1 ? [] : this.#free.splice(index, 1);
+    return found ?? Buffer.allocUnsafeSlow(size);
+  }
+
+  give(buffer: Buffer): void {
+    if (buffer.length >= 5 * MiB && this.#free.length < 64) this.#free.push(buffer);
+  }
+}

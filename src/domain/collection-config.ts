@@ -1,0 +1,71 @@
+/** From what Qdrant reports about a collection to the requests that make it again. */
+
+type Json = Readonly<Record<string, unknown>>;
+
+/**
+ * Body of `PUT /collections/{c}` that makes a collection like the one whose `config` was recorded.
+ *
+ * `shard_number` is the number of shards found, not the recorded parameter, because resharding changes the former.
+ * With custom sharding it is the number of shards per key and stays as recorded.
+ */
+export function createRequestOf(
+  config: Json,
+  { shards, replicationFactor }: { shards: number; replicationFactor: number },
+): Record<string, unknown> {
+  const params = config['params'] as Json;
+  const custom = usesCustomSharding(config);
+  const consistency = params['write_consistency_factor'];
+  return withoutNulls({
+    vectors: params['vectors'],
+    sparse_vectors: params['sparse_vectors'],
+    shard_number: custom ? params['shard_number'] : shards,
+    sharding_method: params['sharding_method'],
+    replication_factor: replicationFactor,
+    write_consistency_factor: typeof consistency === 'number' ? Math.min(consistency, replicationFactor) : undefined,
+    on_disk_payload: params['on_disk_payload'],
+    hnsw_config: config['hnsw_config'],
+    optimizers_config: config['optimizer_config'],
+    wal_config: config['wal_config'],
+    quantization_config: config['quantization_config'],
+    strict_mode_config: config['strict_mode_config'],
+    metadata: config['metadata'],
+  });
+}
+
+/** Parameters that creation does not accept and a later `PATCH` does; `undefined` when there are none. */
+export function laterParamsOf(config: Json): Record<string, unknown> | undefined {
+  const params = config['params'] as Json;
+  const later = withoutNulls({
+    read_fan_out_factor: params['read_fan_out_factor'],
+    read_fan_out_delay_ms: params['read_fan_out_delay_ms'],
+  });
+  return Object.keys(later).length === 0 ? undefined : { params: later };
+}
+
+export function usesCustomSharding(config: Json): boolean {
+  return (config['params'] as Json)['sharding_method'] === 'custom';
+}
+
+/** Replicas per shard to restore with: as asked, else as recorded, and never more than there are peers. */
+export function replicasOf(config: Json, peers: number, wanted?: number): number {
+  const recorded = (config['params'] as Json)['replication_factor'];
+  return wanted ?? Math.min(typeof recorded === 'number' ? recorded : 1, peers);
+}
+
+/** `field_schema` of a payload index, from its entry in the recorded `payload_schema`. */
+export function indexSchemaOf(entry: unknown): unknown {
+  const { data_type: type, params } = entry as { data_type: string; params?: Json };
+  return params === undefined ? type : { type, ...params };
+}
+
+function withoutNulls(object: Json): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(object)
+      .filter(([, value]) => value !== undefined && value !== null)
+      .map(([key, value]) => [key, isPlain(value) ? withoutNulls(value) : value]),
+  );
+}
+
+function isPlain(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
