@@ -73,19 +73,29 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       const [qdrantVersion = ''] = versions;
       if (versions.size > 1) {
         const mixed = [...versions].sort().join(', ');
-        throw new FleetError('TopologyUnstable', `The peers run different versions (${mixed}); finish the upgrade first.`);
+        throw new FleetError(
+          'TopologyUnstable',
+          `The peers run different versions (${mixed}); finish the upgrade first.`,
+        );
       }
       const placements = await readPlacements(client, peers, names);
       const tasks = planShards(placements);
 
       const location: BackupLocation = {
-        ...{ tenant, cluster, prefix: config.FLEET_BACKUP_PREFIX },
+        tenant,
+        cluster,
+        prefix: config.FLEET_BACKUP_PREFIX,
         backup: backupIdOf(new Date(nominalTime), createHash('sha256').update(workflowId).digest('hex')),
       };
       const startedAt = new Date().toISOString();
       const plan: StoredPlan = {
-        ...{ qdrantVersion, names, placements },
-        peers: peers.map(({ id, name }) => ({ id, name })),
+        qdrantVersion,
+        names,
+        placements,
+        peers: peers.map(({ id, name }) => ({
+          id,
+          name,
+        })),
         collections: await Promise.all(names.map((name) => client.collection(name))),
         aliases: await client.aliases(),
       };
@@ -115,7 +125,12 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       const byCollection = Map.groupBy(shards, ({ collection }) => collection);
       const manifest: BackupManifest = {
         formatVersion: MANIFEST_FORMAT,
-        ...{ tenant: location.tenant, cluster: location.cluster, backup: location.backup, attempt, startedAt, spec },
+        tenant: location.tenant,
+        cluster: location.cluster,
+        backup: location.backup,
+        attempt,
+        startedAt,
+        spec,
         completedAt: new Date().toISOString(),
         qdrantVersion: plan.qdrantVersion,
         peers: plan.peers,
@@ -129,7 +144,10 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
         })),
         aliases: plan.aliases
           .filter(({ collection_name: collection }) => plan.names.includes(collection))
-          .map(({ alias_name: alias, collection_name: collection }) => ({ alias, collection })),
+          .map(({ alias_name: alias, collection_name: collection }) => ({
+            alias,
+            collection,
+          })),
       };
       complete(plan, manifest);
 
@@ -144,9 +162,16 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
         text = there?.text ?? text;
       }
       const standing = await claim(store, location, {
-        ...{ formatVersion: MANIFEST_FORMAT, backup: location.backup, state: 'COMMITTED', attempt, totals },
+        formatVersion: MANIFEST_FORMAT,
+        backup: location.backup,
+        state: 'COMMITTED',
+        attempt,
+        totals,
         changedAt: manifest.completedAt,
-        manifest: { sha256: sha256(text), size: Buffer.byteLength(text) },
+        manifest: {
+          sha256: sha256(text),
+          size: Buffer.byteLength(text),
+        },
       });
       if (standing.state !== 'COMMITTED' || standing.attempt !== attempt) {
         throw new FleetError(
@@ -169,7 +194,10 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       attempt: string;
     }): Promise<{ removed: boolean }> {
       const standing = await claim(store, location, {
-        ...{ formatVersion: MANIFEST_FORMAT, backup: location.backup, state: 'ABORTED', attempt },
+        formatVersion: MANIFEST_FORMAT,
+        backup: location.backup,
+        state: 'ABORTED',
+        attempt,
         changedAt: new Date().toISOString(),
       });
       if (standing.state !== 'ABORTED') return { removed: false };
@@ -251,7 +279,10 @@ function complete(plan: StoredPlan, manifest: BackupManifest): void {
     const wanted = shards.map(({ shard }) => shard).join(',');
     const found = entries.map(({ shard }) => shard).join(',');
     if (wanted !== found) {
-      throw new FleetError('IntegrityMismatch', `Collection "${collection}" has shards ${wanted}, copied were ${found}.`);
+      throw new FleetError(
+        'IntegrityMismatch',
+        `Collection "${collection}" has shards ${wanted}, copied were ${found}.`,
+      );
     }
   }
 }

@@ -81,6 +81,18 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
       );
     },
 
+    /** Let go of a cluster before the operation ends, so that another operation of ours can take it. */
+    async releaseLease({ tenant, cluster }: ClusterRef): Promise<void> {
+      await catalog.run('release the lease', (db) =>
+        db
+          .deleteFrom('leases')
+          .where('tenant', '=', tenant)
+          .where('cluster', '=', cluster)
+          .where('holder', '=', workflowRun().workflowId)
+          .execute(),
+      );
+    },
+
     /** Record how the operation ended and let go of its leases. */
     async endOperation({ state, error, result }: OperationEnd): Promise<void> {
       const { workflowId } = workflowRun();
@@ -185,7 +197,10 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
         db
           .insertInto('backups')
           .values({
-            ...{ tenant, cluster, backup, ...change },
+            tenant,
+            cluster,
+            backup,
+            ...change,
             totals: totals === undefined ? null : JSON.stringify(totals),
             created_at: new Date(createdAt),
           })

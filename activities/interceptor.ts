@@ -8,10 +8,7 @@ import { FleetError, isErrorCode, isRetryable, messageOf } from '../src/domain/e
 const HEARTBEAT_THEMSELVES = new Set(['transferShardSnapshot']);
 
 export class FleetActivityInterceptor implements ActivityInboundCallsInterceptor {
-  async execute(
-    input: ActivityExecuteInput,
-    next: Next<ActivityInboundCallsInterceptor, 'execute'>,
-  ): Promise<unknown> {
+  async execute(input: ActivityExecuteInput, next: Next<ActivityInboundCallsInterceptor, 'execute'>): Promise<unknown> {
     const context = Context.current();
     const { heartbeatTimeoutMs, activityType } = context.info;
     // A killed worker is noticed, and a cancellation delivered, by heartbeats only.

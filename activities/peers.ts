@@ -45,8 +45,7 @@ export async function survey(
   const unreachable: Unreachable[] = [];
   await Promise.all(
     pods.map(async ({ name, ip, ready, reason }) => {
-      const host =
-        config.FLEET_QDRANT_RESOLVER === 'dns' ? `${name}.${RELEASE_NAME}-headless.${namespace}.svc` : ip;
+      const host = config.FLEET_QDRANT_RESOLVER === 'dns' ? `${name}.${RELEASE_NAME}-headless.${namespace}.svc` : ip;
       if (!ready || host === undefined) {
         unreachable.push({ name, reason: `pod is not ready (${reason})` });
         return;

@@ -152,7 +152,9 @@ export function createQdrantActivities(deps: ActivityDeps) {
 }
 
 async function localPoints(
-  client: { collectionCluster(name: string): Promise<{ local: readonly { shard_id: number; points_count: number }[] }> },
+  client: {
+    collectionCluster(name: string): Promise<{ local: readonly { shard_id: number; points_count: number }[] }>;
+  },
   collection: string,
   shard: number,
 ): Promise<number> {

@@ -123,7 +123,12 @@ export function createRestoreActivities(deps: ActivityDeps) {
      *
      * @throws FleetError `RestoreRefused` when the collection holds points: it is not the one that we made
      */
-    async createRestoredCollection({ target, location, collection, replicationFactor }: CollectionTarget): Promise<void> {
+    async createRestoredCollection({
+      target,
+      location,
+      collection,
+      replicationFactor,
+    }: CollectionTarget): Promise<void> {
       const entry = await readEntry(location, collection);
       const peers = await reachablePeers(deps, target, signal());
       const [{ client }] = peers;
@@ -242,7 +247,10 @@ export function createRestoreActivities(deps: ActivityDeps) {
       const { payload_schema: present } = await client.collection(input.collection);
       const lost = Object.keys(entry.payloadSchema).filter((field) => present[field] === undefined);
       if (lost.length > 0) {
-        throw new FleetError('IntegrityMismatch', `"${input.collection}" lacks the payload indexes ${lost.join(', ')}.`);
+        throw new FleetError(
+          'IntegrityMismatch',
+          `"${input.collection}" lacks the payload indexes ${lost.join(', ')}.`,
+        );
       }
       return { points: total };
     },
@@ -289,7 +297,10 @@ export function createRestoreActivities(deps: ActivityDeps) {
     const views = await Promise.all(peers.map((peer) => peer.client.collectionCluster(collection)));
     const replicas = views.flatMap((view) =>
       view.local.map(({ shard_id: shard, state, points_count: points, shard_key: shardKey }) => ({
-        ...{ shard, state, points, peer: view.peerId },
+        shard,
+        state,
+        points,
+        peer: view.peerId,
         shardKey: shardKey ?? undefined,
       })),
     );
@@ -316,7 +327,12 @@ function shardKeys(entry: CollectionEntry): Map<string | number, number> {
 }
 
 async function shardKeysOf(
-  client: { collectionCluster(name: string): Promise<{ local: readonly { shard_key?: string | number }[]; remote: readonly { shard_key?: string | number }[] }> },
+  client: {
+    collectionCluster(name: string): Promise<{
+      local: readonly { shard_key?: string | number }[];
+      remote: readonly { shard_key?: string | number }[];
+    }>;
+  },
   collection: string,
 ): Promise<(string | number)[]> {
   const { local, remote } = await client.collectionCluster(collection);

@@ -1,7 +1,14 @@
 /** Removing backups: by the commit record's state machine, data last. */
 import { MANIFEST_FORMAT, type BackupState } from '../src/domain/backup.ts';
 import { FleetError } from '../src/domain/errors.ts';
-import { backupKeys, backupTimeOf, clusterPrefix, isBackupId, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
+import {
+  backupKeys,
+  backupTimeOf,
+  clusterPrefix,
+  isBackupId,
+  type BackupLocation,
+  type ClusterRef,
+} from '../src/domain/naming.ts';
 import type { RetentionCandidate } from '../src/domain/retention.ts';
 import { claim, move, readRecord, removeData } from './backup-records.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -29,7 +36,10 @@ const MAX_SKEW = 300_000;
 
 export function createRetentionActivities({ store, config, temporal }: ActivityDeps) {
   const at = (ref: ClusterRef, backup: string): BackupLocation => ({
-    ...{ tenant: ref.tenant, cluster: ref.cluster, prefix: config.FLEET_BACKUP_PREFIX, backup },
+    tenant: ref.tenant,
+    cluster: ref.cluster,
+    prefix: config.FLEET_BACKUP_PREFIX,
+    backup,
   });
 
   return {
@@ -77,7 +87,10 @@ export function createRetentionActivities({ store, config, temporal }: ActivityD
      *
      * @returns the state that was reached; DELETING when a restore still reads the backup
      */
-    async purgeBackup({ backup, ...ref }: ClusterRef & { backup: string }): Promise<{ state: BackupState; objects: number }> {
+    async purgeBackup({
+      backup,
+      ...ref
+    }: ClusterRef & { backup: string }): Promise<{ state: BackupState; objects: number }> {
       const location = at(ref, backup);
       let found = await readRecord(store, location);
       if (found === undefined) throw new FleetError('BackupNotFound', `Backup "${backup}" has no record.`);
@@ -92,10 +105,16 @@ export function createRetentionActivities({ store, config, temporal }: ActivityD
     },
 
     /** Claim an unfinished backup's record, so that a late uploader cannot commit it, and remove its data. */
-    async collectUnfinished({ backup, ...ref }: ClusterRef & { backup: string }): Promise<{ state: BackupState; objects: number }> {
+    async collectUnfinished({
+      backup,
+      ...ref
+    }: ClusterRef & { backup: string }): Promise<{ state: BackupState; objects: number }> {
       const location = at(ref, backup);
       const standing = await claim(store, location, {
-        ...{ formatVersion: MANIFEST_FORMAT, backup, state: 'ABORTED', attempt: 'retention-sweep' },
+        formatVersion: MANIFEST_FORMAT,
+        backup,
+        state: 'ABORTED',
+        attempt: 'retention-sweep',
         changedAt: new Date().toISOString(),
       });
       if (standing.state !== 'ABORTED') return { state: standing.state, objects: 0 };

@@ -70,7 +70,9 @@ export function createSnapshotTransferActivities(deps: ActivityDeps) {
       }
       const stored = await store.head(key);
       if (stored?.size !== snapshot.size || (stored.crc32 !== undefined && stored.crc32 !== result.crc32)) {
-        throw mismatch(`${key} is stored with ${stored?.size} bytes and CRC32 ${stored?.crc32}, sent were ${snapshot.size} bytes and ${result.crc32}`);
+        throw mismatch(
+          `${key} is stored with ${stored?.size} bytes and CRC32 ${stored?.crc32}, sent were ${snapshot.size} bytes and ${result.crc32}`,
+        );
       }
       return { size: snapshot.size, sha256: result.sha256, crc32: result.crc32, sent: result.sent };
     },

@@ -10,7 +10,8 @@ const flag = z
   .default('false')
   .transform((text) => text === 'true');
 const port = (fallback: number) => z.coerce.number().int().min(1).max(65_535).default(fallback);
-const bytes = (fallback: number, min: number, max: number) => z.coerce.number().int().min(min).max(max).default(fallback);
+const bytes = (fallback: number, min: number, max: number) =>
+  z.coerce.number().int().min(min).max(max).default(fallback);
 const MiB = 1024 * 1024;
 
 /** `acme=secret,beta=secret2`: which token speaks for which tenant. */
@@ -73,7 +74,10 @@ const schema = z.object({
   FLEET_COLLECTION_PRESETS: presetsFile.default(DEFAULT_PRESETS),
   FLEET_TASK_QUEUE: z.string().min(1).default('fleet'),
   /** Name of the place the worker is in; streams run on the queue `fleet-transfer-<region>`. */
-  FLEET_REGION: z.string().regex(/^[a-z0-9-]+$/, 'must be lower-case letters, digits and hyphens').default('local'),
+  FLEET_REGION: z
+    .string()
+    .regex(/^[a-z0-9-]+$/, 'must be lower-case letters, digits and hyphens')
+    .default('local'),
   FLEET_TRANSFER_PART_BYTES: bytes(16 * MiB, 5 * MiB, 5 * 1024 * MiB),
   FLEET_TRANSFER_LANES: z.coerce.number().int().min(1).max(64).default(4),
   FLEET_TRANSFER_STREAMS: z.coerce.number().int().min(1).max(64).default(1),

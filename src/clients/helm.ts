@@ -58,8 +58,18 @@ export class Helm {
    */
   async upgradeInstall({ namespace, release, chart, values, signal }: InstallOptions): Promise<number> {
     const args = [
-      ...['upgrade', release, chart.chart, '--install', '--namespace', namespace, '--output', 'json'],
-      ...['--history-max', '10', '--values', '-'],
+      'upgrade',
+      release,
+      chart.chart,
+      '--install',
+      '--namespace',
+      namespace,
+      '--output',
+      'json',
+      '--history-max',
+      '10',
+      '--values',
+      '-',
       ...(chart.repository === undefined ? [] : ['--repo', chart.repository]),
       ...(chart.version === undefined ? [] : ['--version', chart.version]),
     ];

@@ -165,9 +165,13 @@ function mapError(error: unknown, what: string): FleetError {
       { cause: error },
     );
   }
-  return new FleetError('KubernetesUnavailable', `Kubernetes did not answer when asked to ${what}: ${messageOf(error)}`, {
-    cause: error,
-  });
+  return new FleetError(
+    'KubernetesUnavailable',
+    `Kubernetes did not answer when asked to ${what}: ${messageOf(error)}`,
+    {
+      cause: error,
+    },
+  );
 }
 
 /** client-node leaves the body of an error as text. */

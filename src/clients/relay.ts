@@ -77,7 +77,11 @@ export async function relay(options: RelayOptions): Promise<RelayResult> {
         if (old !== undefined && old.size === body.length && old.crc32 === checksum) {
           done.set(partNumber, old);
         } else {
-          const part = await store.uploadPart({ key, uploadId: upload.uploadId }, { partNumber, body, crc32: checksum }, abort);
+          const part = await store.uploadPart(
+            { key, uploadId: upload.uploadId },
+            { partNumber, body, crc32: checksum },
+            abort,
+          );
           sent += body.length;
           done.set(partNumber, part);
         }

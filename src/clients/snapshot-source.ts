@@ -6,7 +6,12 @@ import { FleetError, messageOf } from '../domain/errors.ts';
  * One connection per lane is reused for all its parts. Timeouts are ours: undici's body timeout never fires while the
  * reader is the slow side, and its header timeout would cut a node that is busy.
  */
-const agent = new Agent({ headersTimeout: 60_000, bodyTimeout: 0, connect: { timeout: 10_000 }, keepAliveTimeout: 4000 });
+const agent = new Agent({
+  headersTimeout: 60_000,
+  bodyTimeout: 0,
+  connect: { timeout: 10_000 },
+  keepAliveTimeout: 4000,
+});
 
 /** Milliseconds without a byte after which a read is given up. */
 const STALL_TIMEOUT = 60_000;

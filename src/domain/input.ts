@@ -3,13 +3,7 @@
  * names every bad field at once. Hand-written and free of libraries: a schema library would add a megabyte to the
  * workflow bundle.
  */
-import {
-  DISTANCES,
-  PROVIDERS,
-  type ClusterRequest,
-  type CollectionRequest,
-  type ProviderName,
-} from './cluster.ts';
+import { DISTANCES, PROVIDERS, type ClusterRequest, type CollectionRequest, type ProviderName } from './cluster.ts';
 import { FleetError, type FieldError } from './errors.ts';
 import { isBackupId, MAX_CLUSTER_LENGTH, MAX_TENANT_LENGTH, nameProblem, type ClusterRef } from './naming.ts';
 import type { RetentionPolicy } from './retention.ts';
@@ -298,4 +292,3 @@ function typeOf(value: unknown): string {
   if (Array.isArray(value)) return 'a list';
   return typeof value === 'object' ? 'an object' : `${typeof value} ${JSON.stringify(value)}`;
 }
-

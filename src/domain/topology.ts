@@ -37,7 +37,10 @@ export interface ShardTask {
 export function planShards(placements: readonly CollectionPlacement[]): ShardTask[] {
   const problems = placements.flatMap(unstable);
   if (problems.length > 0) {
-    throw new FleetError('TopologyUnstable', `${problems.join('; ')}. Wait until the cluster has settled and try again.`);
+    throw new FleetError(
+      'TopologyUnstable',
+      `${problems.join('; ')}. Wait until the cluster has settled and try again.`,
+    );
   }
   const load = new Map<string, number>();
   return placements.flatMap(({ collection, shards }) =>

@@ -1,0 +1,145 @@
+/** The worker: workflows and control activities on one queue, byte streams on another. */
+import { fileURLToPath } from 'node:url';
+import { createServer } from 'node:http';
+import { Client, WorkflowNotFoundError } from '@temporalio/client';
+import { loadClientConnectConfig } from '@temporalio/envconfig';
+import {
+  DefaultLogger,
+  NativeConnection,
+  Runtime,
+  Worker,
+  type LogLevel,
+  type WorkerOptions,
+} from '@temporalio/worker';
+import { createActivities } from '../activities/index.ts';
+import type { TemporalPort } from '../activities/deps.ts';
+import { FleetActivityInterceptor } from '../activities/interceptor.ts';
+import { Catalog } from './clients/catalog.ts';
+import { Helm } from './clients/helm.ts';
+import { Kubernetes } from './clients/kubernetes.ts';
+import { BackupStore } from './clients/s3.ts';
+import { loadConfig, type Config } from './config.ts';
+import { messageOf } from './domain/errors.ts';
+
+/** Milliseconds that running activities get after SIGTERM before they are cancelled and taken up elsewhere. */
+const GRACE = 10_000;
+
+async function main(): Promise<void> {
+  const config = loadConfig(process.env);
+  Runtime.install({ logger: new DefaultLogger(config.FLEET_LOG_LEVEL.toUpperCase() as LogLevel, writeJson) });
+  const { connectionOptions, namespace } = loadClientConnectConfig();
+  const connection = await NativeConnection.connect(connectionOptions);
+  const client = new Client({ connection, ...(namespace !== undefined && { namespace }) });
+  const catalog = new Catalog(config.DATABASE_URL);
+  await catalog.migrate();
+  const activities = createActivities({
+    config,
+    catalog,
+    store: createStore(config),
+    kubernetes: new Kubernetes(config.KUBECONFIG),
+    helm: new Helm({
+      binary: config.FLEET_HELM_BIN,
+      ...(config.KUBECONFIG !== undefined && { kubeconfig: config.KUBECONFIG }),
+    }),
+    temporal: temporalPort(client),
+  });
+  const shared = {
+    connection,
+    ...(namespace !== undefined && { namespace }),
+    activities,
+    interceptors: { activity: [() => ({ inbound: new FleetActivityInterceptor() })] },
+    shutdownGraceTime: GRACE,
+    shutdownForceTime: 2 * GRACE,
+  } satisfies Partial<WorkerOptions>;
+  const control = await Worker.create({
+    ...shared,
+    ...workflowSource(config),
+    taskQueue: config.FLEET_TASK_QUEUE,
+    maxCachedWorkflows: 200,
+    maxConcurrentActivityTaskExecutions: 40,
+  });
+  const transfer = await Worker.create({
+    ...shared,
+    taskQueue: `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`,
+    maxConcurrentActivityTaskExecutions: config.FLEET_TRANSFER_STREAMS,
+  });
+  const health = serveHealth(config, [control, transfer]);
+  try {
+    await Promise.all([control.run(), transfer.run()]);
+  } finally {
+    health.close();
+    await catalog.close();
+    await connection.close();
+  }
+}
+
+/** The bundle that the image was built with, or the sources. */
+function workflowSource(config: Config): Pick<WorkerOptions, 'workflowBundle' | 'workflowsPath'> {
+  if (config.FLEET_WORKFLOW_BUNDLE !== undefined) {
+    return { workflowBundle: { codePath: config.FLEET_WORKFLOW_BUNDLE } };
+  }
+  return { workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)) };
+}
+
+function createStore(config: Config): BackupStore {
+  return new BackupStore({
+    bucket: config.FLEET_BACKUP_BUCKET,
+    region: config.AWS_REGION,
+    forcePathStyle: config.FLEET_S3_FORCE_PATH_STYLE,
+    ...(config.FLEET_S3_ENDPOINT !== undefined && { endpoint: config.FLEET_S3_ENDPOINT }),
+    ...(config.FLEET_S3_NODE_ENDPOINT !== undefined && { nodeEndpoint: config.FLEET_S3_NODE_ENDPOINT }),
+  });
+}
+
+function temporalPort(client: Client): TemporalPort {
+  return {
+    async isOpen(workflowId, runId) {
+      try {
+        const { status } = await client.workflow.getHandle(workflowId, runId).describe();
+        return status.name === 'RUNNING' || status.name === 'PAUSED';
+      } catch (error) {
+        if (error instanceof WorkflowNotFoundError) return false;
+        throw error;
+      }
+    },
+    async deleteSchedules(tenant, cluster) {
+      let count = 0;
+      const query = `FleetTenant = "${tenant}" AND FleetCluster = "${cluster}"`;
+      for await (const { scheduleId } of client.schedule.list({ query })) {
+        await client.schedule.getHandle(scheduleId).delete();
+        count += 1;
+      }
+      return count;
+    },
+  };
+}
+
+/** `/livez`: the process answers. `/readyz`: both workers poll. */
+function serveHealth(config: Config, workers: readonly Worker[]) {
+  return createServer((request, response) => {
+    const states = workers.map((worker) => worker.getState());
+    const ready = request.url === '/livez' || states.every((state) => state === 'RUNNING');
+    response.writeHead(ready ? 200 : 503, { 'content-type': 'application/json' });
+    response.end(JSON.stringify({ ready, workers: states, rssBytes: process.memoryUsage.rss() }));
+  }).listen(config.FLEET_WORKER_HEALTH_PORT, config.FLEET_WORKER_HEALTH_HOST);
+}
+
+/** One JSON object a line, as the API's log. */
+function writeJson(entry: { level: string; timestampNanos: bigint; message: string; meta?: unknown }): void {
+  const time = new Date(Number(entry.timestampNanos / 1_000_000n)).toISOString();
+  const meta = typeof entry.meta === 'object' && entry.meta !== null ? entry.meta : {};
+  const line = JSON.stringify({ level: entry.level.toLowerCase(), time, msg: entry.message, ...meta }, plain);
+  process.stdout.write(`${line}\n`);
+}
+
+function plain(_key: string, value: unknown): unknown {
+  if (typeof value === 'bigint') return value.toString();
+  return value instanceof Error ? { name: value.name, message: value.message } : value;
+}
+
+try {
+  await main();
+} catch (error) {
+  process.stderr.write(`${messageOf(error)}\n`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,111 @@
+import { executeChild, workflowInfo } from '@temporalio/workflow';
+import type { CopiedShard } from '../activities/backup-store.ts';
+import { parseBackupInput } from '../src/domain/input.ts';
+import { byPeer } from '../src/domain/topology.ts';
+import { SCHEDULED_START_TIME } from '../src/temporal-search-attributes.ts';
+import { BackupPeer } from './backup-peer.ts';
+import { RetentionSweep } from './retention-sweep.ts';
+import { control, persistent, preflight } from './shared/activity-proxies.ts';
+import { isFailure, reasonOf } from './shared/failures.ts';
+import { checked } from './shared/input.ts';
+import { runOperation } from './shared/operation.ts';
+
+const STEPS = {
+  lease: 'Take the lease',
+  plan: 'Plan the shards',
+  copy: 'Copy the shards',
+  commit: 'Commit the backup',
+  retention: 'Apply the retention policy',
+} as const;
+
+/**
+ * Back a cluster up: one verified object per logical shard, the manifest and the commit record last. This is also what
+ * a schedule starts; a scheduled run is named by its slot.
+ *
+ * Input: `{"tenant":"acme","cluster":"docs"}`; see `BackupInput` for the rest.
+ */
+export async function BackupCluster(
+  input: unknown,
+): Promise<{ backup: string; bytes: number; points: number; shards: number; collections: number }> {
+  const { tenant, cluster, collections, retention } = checked(input, parseBackupInput);
+  const ref = { tenant, cluster };
+  const steps = Object.values(STEPS).filter((step) => retention !== undefined || step !== STEPS.retention);
+  return runOperation({ kind: 'backup', ref, steps }, async (operation) => {
+    await operation.step(STEPS.lease, () => control.takeLease({ ...ref, mode: 'shared' }));
+
+    const { spec, plan } = await operation.step(
+      STEPS.plan,
+      async () => {
+        const cluster = await control.loadCluster(ref);
+        const found = await preflight.planBackup({
+          ...ref,
+          nominalTime: nominalTime().toISOString(),
+          ...(collections !== undefined && { collections }),
+        });
+        return { spec: cluster.spec, plan: found };
+      },
+      ({ plan: { tasks, location } }) => `${tasks.length} shards into ${location.backup}`,
+    );
+    const { location, attempt, transferQueue, tasks, startedAt } = plan;
+    operation.saga.add(`unfinished backup ${location.backup}`, () => persistent.abandonBackup({ location, attempt }));
+
+    const shards = await operation.step(STEPS.copy, async () => {
+      let copied = 0;
+      const lanes = [...byPeer(tasks)].map(async ([peer, ofPeer]): Promise<readonly CopiedShard[]> => {
+        const result = await executeChild(BackupPeer, {
+          workflowId: `${workflowInfo().workflowId}/peer-${peer}`,
+          args: [{ location, attempt, transferQueue, peer, tasks: ofPeer }],
+          staticSummary: `${ofPeer.length} shards from peer ${peer}`,
+        });
+        copied += result.length;
+        operation.advance(STEPS.copy, copied, tasks.length, 'shards');
+        return result;
+      });
+      return (await allOrFirstFailure(lanes)).flat();
+    });
+
+    const totals = await operation.step(
+      STEPS.commit,
+      async () => {
+        const committed = await control.commitBackup({ location, attempt, startedAt, spec, shards });
+        const { backup } = location;
+        await control.indexBackup({ ...ref, backup, state: 'COMMITTED', createdAt: startedAt, totals: committed });
+        return committed;
+      },
+      ({ bytes, points }) => `${points} points, ${(bytes / 1e6).toFixed(1)} MB`,
+    );
+
+    if (retention !== undefined) {
+      // The backup stands whatever becomes of the sweep.
+      try {
+        await operation.step(STEPS.retention, () =>
+          executeChild(RetentionSweep, {
+            workflowId: `${workflowInfo().workflowId}/retention`,
+            args: [{ ...ref, policy: retention }],
+          }),
+        );
+      } catch (error) {
+        if (!isFailure(error)) throw error;
+        operation.skip(STEPS.retention, reasonOf(error).message);
+      }
+    }
+    return { backup: location.backup, ...totals };
+  });
+}
+
+/** The slot that the schedule meant, or the start. Retries and backfills of one slot share one backup id. */
+function nominalTime(): Date {
+  const info = workflowInfo();
+  return info.typedSearchAttributes.get(SCHEDULED_START_TIME) ?? info.startTime;
+}
+
+/**
+ * Wait for every lane to end, also when one fails: a failed backup is cleaned up, and nothing may still be writing
+ * then.
+ */
+async function allOrFirstFailure<T>(lanes: readonly Promise<T>[]): Promise<T[]> {
+  const outcomes = await Promise.allSettled(lanes);
+  const failed = outcomes.find((outcome) => outcome.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
+  return outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
+}

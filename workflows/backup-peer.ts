@@ -1,0 +1,112 @@
+import {
+  CancellationScope,
+  continueAsNew,
+  isCancellation,
+  setCurrentDetails,
+  workflowInfo,
+} from '@temporalio/workflow';
+import type { CopiedShard } from '../activities/backup-store.ts';
+import type { NodeSnapshot } from '../activities/qdrant.ts';
+import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
+import type { ShardTask } from '../src/domain/topology.ts';
+import { control, described, persistent, polled, snapshotting, streaming } from './shared/activity-proxies.ts';
+import { hasCode, isFailure, toWorkflowFailure } from './shared/failures.ts';
+
+export interface BackupPeerInput {
+  readonly location: BackupLocation;
+  readonly attempt: string;
+  readonly transferQueue: string;
+  readonly peer: string;
+  readonly tasks: readonly ShardTask[];
+  /** Carried through continue-as-new. */
+  readonly known?: readonly string[];
+  readonly copied?: readonly CopiedShard[];
+}
+
+/** Times that a snapshot may vanish from its node before the backup gives up. */
+const MAX_SNAPSHOTS = 3;
+
+/**
+ * Back up the shards that one peer gives, one after the other, so that no node ever makes two snapshots at a time.
+ * A child of `BackupCluster`; not meant to be started by hand.
+ */
+export async function BackupPeer(input: BackupPeerInput): Promise<readonly CopiedShard[]> {
+  const { location, peer, tasks } = input;
+  const { tenant, cluster } = location;
+  const ref = { tenant, cluster };
+  try {
+    const known = input.known ?? (await control.listShardSnapshots({ ...ref, peer, tasks }));
+    const copied = [...(input.copied ?? [])];
+    for (const task of tasks.slice(copied.length)) {
+      setCurrentDetails(`Shard ${copied.length + 1} of ${tasks.length}: "${task.collection}" shard ${task.shard}`);
+      copied.push(await backUpShard(input, known, task));
+      if (workflowInfo().continueAsNewSuggested && copied.length < tasks.length) {
+        await continueAsNew<typeof BackupPeer>({ ...input, known, copied });
+      }
+    }
+    return copied;
+  } catch (error) {
+    // Continue-as-new is thrown too and is neither.
+    if (isCancellation(error) || !isFailure(error)) throw error;
+    throw toWorkflowFailure(error);
+  }
+}
+
+async function backUpShard(input: BackupPeerInput, known: readonly string[], task: ShardTask): Promise<CopiedShard> {
+  const { location, attempt, transferQueue, peer } = input;
+  const { tenant, cluster } = location;
+  const ref = { tenant, cluster };
+  const { collection, shard } = task;
+  const key = backupKeys(location).shard(attempt, collection, shard);
+  const what = `"${collection}" shard ${shard}`;
+
+  for (let round = 1; ; round += 1) {
+    let snapshot: NodeSnapshot | undefined;
+    try {
+      snapshot = await control.createShardSnapshot.executeWithOptions(snapshotting(`Snapshot of ${what}`), [
+        { ...ref, task, known },
+      ]);
+      const summary = `Copy ${what}, ${(snapshot.size / 1e6).toFixed(1)} MB`;
+      const { sha256, size, crc32 } = await control.transferShardSnapshot.executeWithOptions(
+        streaming(transferQueue, summary),
+        [{ ...ref, task, snapshot, key }],
+      );
+      await remove(snapshot.name);
+      return {
+        collection,
+        shard,
+        key,
+        size,
+        sha256,
+        crc32,
+        points: snapshot.points,
+        cutAt: snapshot.cutAt,
+        ...(task.shardKey !== undefined && { shardKey: task.shardKey }),
+        sourcePeer: peer,
+      };
+    } catch (error) {
+      await CancellationScope.nonCancellable(cleanUp);
+      if (hasCode(error, 'SnapshotVanished') && round < MAX_SNAPSHOTS) continue;
+      throw error;
+    }
+  }
+
+  function remove(name: string): Promise<void> {
+    return control.deleteShardSnapshot.executeWithOptions(described(`Remove the node's copy of ${what}`), [
+      { ...ref, task, name },
+    ]);
+  }
+
+  /** Whatever was made for this shard goes, whether or not its name ever came back. Data in the bucket is the parent's. */
+  async function cleanUp(): Promise<void> {
+    try {
+      await persistent.sweepShardSnapshots.executeWithOptions(
+        polled(300, `Remove what is left of ${what} on its node`),
+        [{ ...ref, peer, tasks: [task], known }],
+      );
+    } catch (error) {
+      // The failure that led here says more; the node's files are found by their absence from every manifest.
+      if (!isFailure(error)) throw error;
+    }
+  }
+}

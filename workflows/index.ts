@@ -1,0 +1,7 @@
+/** All workflow types. What is exported here is what a worker runs; a test lists the names. */
+export { BackupCluster } from './backup-cluster.ts';
+export { BackupPeer } from './backup-peer.ts';
+export { DeleteCluster } from './delete-cluster.ts';
+export { ProvisionCluster } from './provision-cluster.ts';
+export { RestoreCluster } from './restore-cluster.ts';
+export { RetentionSweep } from './retention-sweep.ts';

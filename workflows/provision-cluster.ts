@@ -1,0 +1,88 @@
+import { FleetError } from '../src/domain/errors.ts';
+import { parseProvisionInput } from '../src/domain/input.ts';
+import { control, described, persistent, polled } from './shared/activity-proxies.ts';
+import { checked } from './shared/input.ts';
+import { runOperation } from './shared/operation.ts';
+
+const STEPS = {
+  lease: 'Take the lease',
+  reserve: 'Reserve the name',
+  namespace: 'Create the namespace',
+  key: 'Create the API key',
+  chart: 'Install the chart',
+  peers: 'Wait for the peers',
+  collections: 'Create the collections',
+  register: 'Register the cluster',
+} as const;
+
+/** Seconds that a namespace may take to go. */
+export const REMOVAL_SECONDS = 900;
+
+/**
+ * Make a Qdrant cluster: namespace, API key, Helm release, collections. Fails and cancels without leaving anything.
+ *
+ * Input: `{"tenant":"acme","cluster":"docs","nodes":3}`; see `ProvisionInput` for the rest.
+ */
+export async function ProvisionCluster(
+  input: unknown,
+): Promise<{ tenant: string; cluster: string; qdrantVersion: string }> {
+  const { tenant, cluster, readyTimeoutSeconds = 900, ...request } = checked(input, parseProvisionInput);
+  const ref = { tenant, cluster };
+  return runOperation({ kind: 'provision', ref, steps: Object.values(STEPS) }, async (operation) => {
+    const { saga } = operation;
+    const provider = request.provider ?? 'kubernetes';
+    if (provider !== 'kubernetes') {
+      throw new FleetError(
+        'ProviderNotSupported',
+        `Provider "${provider}" is not supported yet; supported: kubernetes.`,
+      );
+    }
+    await operation.step(STEPS.lease, () => control.takeLease({ ...ref, mode: 'exclusive' }));
+
+    const spec = await operation.step(
+      STEPS.reserve,
+      () => control.reserveCluster({ ...ref, request }),
+      ({ nodes, collections }) => `${nodes} nodes, ${collections.length} collections`,
+    );
+    saga.add(`catalogue entry of ${tenant}/${cluster}`, () => persistent.forgetCluster(ref));
+
+    saga.add(`namespace of ${tenant}/${cluster}`, () =>
+      control.removeNamespace.executeWithOptions(polled(REMOVAL_SECONDS, 'Wait until the namespace is gone'), [
+        { ...ref, onlyOwn: true },
+      ]),
+    );
+    await operation.step(STEPS.namespace, () =>
+      control.ensureNamespace.executeWithOptions(described(`Namespace for ${tenant}/${cluster}`), [ref]),
+    );
+    await operation.step(STEPS.key, () => control.ensureApiKey(ref));
+
+    // Before the namespace goes, so that nothing is restarted while it is being emptied.
+    saga.add('volume claims', () => persistent.deleteVolumeClaims(ref));
+    saga.add('Helm release', () => persistent.uninstallRelease(ref));
+    await operation.step(
+      STEPS.chart,
+      () => control.installRelease.executeWithOptions(described(`Helm chart, ${spec.nodes} nodes`), [{ ...ref, spec }]),
+      ({ revision }) => `revision ${revision}`,
+    );
+
+    const { qdrantVersion } = await operation.step(
+      STEPS.peers,
+      () =>
+        control.awaitPeers.executeWithOptions(polled(readyTimeoutSeconds, `${spec.nodes} peers up and in consensus`), [
+          { ...ref, nodes: spec.nodes },
+        ]),
+      (found) => `Qdrant ${found.qdrantVersion}`,
+    );
+
+    await operation.step(STEPS.collections, async () => {
+      for (const [index, collection] of spec.collections.entries()) {
+        const summary = `Collection "${collection.name}", ${collection.vectorSize} dimensions`;
+        await control.ensureCollection.executeWithOptions(described(summary), [{ ...ref, spec: collection }]);
+        operation.advance(STEPS.collections, index + 1, spec.collections.length, 'collections');
+      }
+    });
+
+    await operation.step(STEPS.register, () => control.setClusterPhase({ ...ref, phase: 'HEALTHY' }));
+    return { ...ref, qdrantVersion };
+  });
+}

@@ -1,0 +1,165 @@
+import { CancellationScope, executeChild, isCancellation, workflowInfo } from '@temporalio/workflow';
+import type { ReplicaTask, RestorePlan } from '../activities/restore.ts';
+import { parseRestoreInput } from '../src/domain/input.ts';
+import type { ClusterRef } from '../src/domain/naming.ts';
+import { DeleteCluster } from './delete-cluster.ts';
+import { ProvisionCluster } from './provision-cluster.ts';
+import { control, described, once, persistent, polled, preflight } from './shared/activity-proxies.ts';
+import { isFailure, reasonOf } from './shared/failures.ts';
+import { checked } from './shared/input.ts';
+import { runOperation } from './shared/operation.ts';
+
+const STEPS = {
+  open: 'Open the backup',
+  cluster: 'Create the cluster',
+  lease: 'Take the lease',
+  gates: 'Check the gates',
+  restore: 'Restore the collections',
+  aliases: 'Switch the aliases',
+} as const;
+
+/** Times that a collection is dropped and made again after a recovery with unknown outcome. */
+const MAX_ROUNDS = 3;
+/** Collections that are restored side by side. */
+const PARALLEL_COLLECTIONS = 2;
+
+/**
+ * Restore a backup into another cluster, which is made when it does not exist, with any number of nodes. Every replica
+ * pulls its shard from the bucket; counts are proven on each; aliases come last. A failure removes what was made.
+ *
+ * Input: `{"tenant":"acme","source":"docs","backup":"<id>","cluster":"docs2","nodes":2}`.
+ */
+export async function RestoreCluster(
+  input: unknown,
+): Promise<{ cluster: string; backup: string; collections: number; points: number; bytes: number; aliases: number }> {
+  const { tenant, source, backup, cluster, nodes, replicationFactor, collections } = checked(input, parseRestoreInput);
+  const target = { tenant, cluster };
+  return runOperation({ kind: 'restore', ref: target, steps: Object.values(STEPS) }, async (operation) => {
+    const { saga } = operation;
+    const known = { tenant, cluster: source, backup };
+    const plan = await operation.step(
+      STEPS.open,
+      () => preflight.openBackup({ tenant, source, backup, ...(collections !== undefined && { collections }) }),
+      (found) => `${found.collections.length} collections, ${megabytes(found)} MB, Qdrant ${found.qdrantVersion}`,
+    );
+    const { location } = plan;
+    saga.add(`lease on backup ${backup} of ${known.cluster}`, () => persistent.closeBackup({ location }));
+
+    if (await control.clusterExists(target)) operation.skip(STEPS.cluster, 'it exists');
+    else {
+      await operation.step(STEPS.cluster, () => provision(plan));
+      saga.add(`cluster ${tenant}/${cluster}`, async () => {
+        await persistent.releaseLease(target);
+        await executeChild(DeleteCluster, { workflowId: `${workflowInfo().workflowId}/undo`, args: [target] });
+      });
+    }
+    await operation.step(STEPS.lease, () => control.takeLease({ ...target, mode: 'exclusive' }));
+
+    const names = plan.collections.map(({ name }) => name);
+    const replicas = replicationFactor === undefined ? {} : { replicationFactor };
+    await operation.step(STEPS.gates, () =>
+      control.checkRestoreGates({ target, location, collections: names, ...replicas }),
+    );
+
+    const points = await operation.step(
+      STEPS.restore,
+      async () => {
+        let total = 0;
+        let restored = 0;
+        await inParallel(names, PARALLEL_COLLECTIONS, async (collection) => {
+          saga.add(`collection "${collection}"`, () => persistent.dropRestoredCollection({ target, collection }));
+          total += await restoreCollection({ target, location, collection, ...replicas });
+          restored += 1;
+          operation.advance(STEPS.restore, restored, names.length, 'collections');
+        });
+        return total;
+      },
+      (total) => `${total} points, counted on every replica`,
+    );
+
+    const { aliases } = await operation.step(
+      STEPS.aliases,
+      () => control.restoreAliases({ target, location, collections: names }),
+      (switched) => `${switched.aliases} aliases`,
+    );
+    await control.closeBackup({ location });
+    const bytes = plan.collections.reduce((sum, collection) => sum + collection.bytes, 0);
+    return { cluster, backup, collections: names.length, points, bytes, aliases };
+  });
+
+  /** A cluster like the one backed up, empty. It cleans up after itself when it fails. */
+  function provision({ spec }: RestorePlan): Promise<unknown> {
+    const { collections: _, ...request } = spec;
+    return executeChild(ProvisionCluster, {
+      workflowId: `${workflowInfo().workflowId}/provision`,
+      args: [{ ...target, ...request, ...(nodes !== undefined && { nodes }), collections: [] }],
+    });
+  }
+}
+
+interface CollectionInput {
+  readonly target: ClusterRef;
+  readonly location: RestorePlan['location'];
+  readonly collection: string;
+  readonly replicationFactor?: number;
+}
+
+/**
+ * Restore one collection. When a recovery ends without an answer nobody knows whether it still runs, and two that
+ * overlap undo each other; so the collection, which is ours, is dropped once all nodes are idle, and made again.
+ *
+ * @returns points in it
+ */
+async function restoreCollection(input: CollectionInput): Promise<number> {
+  const { target, collection } = input;
+  const what = `"${collection}"`;
+  for (let round = 1; ; round += 1) {
+    try {
+      await control.createRestoredCollection.executeWithOptions(described(`Collection ${what}`), [input]);
+      const replicas = await control.placeReplicas.executeWithOptions(polled(300, `Replicas of ${what} in place`), [
+        input,
+      ]);
+      await pullAll(input, replicas);
+      const verified = await control.verifyRestoredCollection.executeWithOptions(
+        polled(600, `Count ${what} on every replica`),
+        [input],
+      );
+      return verified.points;
+    } catch (error) {
+      if (isCancellation(error) || !isFailure(error)) throw error;
+      const unknown = ['QdrantUnavailable', 'Internal'].includes(reasonOf(error).code);
+      if (!unknown || round === MAX_ROUNDS) throw error;
+      await CancellationScope.nonCancellable(async () => {
+        await control.awaitRecoveriesIdle.executeWithOptions(polled(3600, `Recoveries of ${what} have ended`), [
+          { target, collection },
+        ]);
+        await persistent.dropRestoredCollection({ target, collection });
+      });
+    }
+  }
+}
+
+/** All replicas at once; the failure, if any, only after every pull has ended. */
+async function pullAll(input: CollectionInput, replicas: readonly ReplicaTask[]): Promise<void> {
+  const pulls = replicas.map((replica) =>
+    control.recoverReplica.executeWithOptions(
+      once(`Peer ${replica.peer} pulls "${input.collection}" shard ${replica.shard}`),
+      [{ ...input, ...replica }],
+    ),
+  );
+  const failed = (await Promise.allSettled(pulls)).find((outcome) => outcome.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
+}
+
+async function inParallel<T>(items: readonly T[], width: number, run: (item: T) => Promise<void>): Promise<void> {
+  const queue = [...items];
+  const lanes = Array.from({ length: width }, async () => {
+    for (let item = queue.shift(); item !== undefined; item = queue.shift()) await run(item);
+  });
+  const failed = (await Promise.allSettled(lanes)).find((outcome) => outcome.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
+}
+
+function megabytes({ collections }: RestorePlan): string {
+  return (collections.reduce((sum, { bytes }) => sum + bytes, 0) / 1e6).toFixed(1);
+}

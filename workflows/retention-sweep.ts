@@ -1,0 +1,99 @@
+import { parseRetentionInput } from '../src/domain/input.ts';
+import { decideRetention, RETENTION_DEFAULTS, type RetentionDecision } from '../src/domain/retention.ts';
+import { control, described } from './shared/activity-proxies.ts';
+import { checked } from './shared/input.ts';
+import { runOperation } from './shared/operation.ts';
+
+const STEPS = {
+  lease: 'Take the lease',
+  survey: 'Survey the backups',
+  mark: 'Mark what no rule keeps',
+  purge: 'Remove what was marked',
+  collect: 'Collect the unfinished',
+} as const;
+
+const HOUR = 3_600_000;
+
+/**
+ * Apply a retention policy to a cluster's backups, finish interrupted removals and collect unfinished backups. The
+ * last good backup is never removed. A marked backup keeps its data for `undoHours`.
+ *
+ * Input: `{"tenant":"acme","cluster":"docs","policy":{"keepLast":7}}`; `"dryRun":true` only reports.
+ */
+export async function RetentionSweep(input: unknown): Promise<{
+  decisions: RetentionDecision[];
+  marked: string[];
+  purged: string[];
+  collected: string[];
+  dryRun: boolean;
+}> {
+  const { tenant, cluster, policy, dryRun = false } = checked(input, parseRetentionInput);
+  const ref = { tenant, cluster };
+  return runOperation({ kind: 'retention', ref, steps: Object.values(STEPS) }, async (operation) => {
+    await operation.step(STEPS.lease, () => control.takeLease({ ...ref, mode: 'shared' }));
+    const found = await operation.step(
+      STEPS.survey,
+      () => control.surveyBackups(ref),
+      ({ committed, deleting, purging, abandoned }) =>
+        `${committed.length} good, ${deleting.length + purging.length} being removed, ${abandoned.length} unfinished`,
+    );
+    const decisions = decideRetention(found.committed, policy, found.now);
+    const falling = decisions.filter(({ keep }) => !keep).map(({ id }) => id);
+    if (dryRun) {
+      for (const step of [STEPS.mark, STEPS.purge, STEPS.collect]) operation.skip(step, 'dry run');
+      return { decisions, marked: falling, purged: [], collected: [], dryRun };
+    }
+
+    const marked: string[] = [];
+    await operation.step(
+      STEPS.mark,
+      async () => {
+        for (const backup of falling) {
+          const state = await control.markBackupDeleting.executeWithOptions(described(`Mark ${backup}`), [
+            { ...ref, backup },
+          ]);
+          await control.indexBackup({ ...ref, backup, state, createdAt: createdAt(backup) });
+          marked.push(backup);
+        }
+      },
+      () => `${marked.length} marked`,
+    );
+
+    const grace = (policy.undoHours ?? RETENTION_DEFAULTS.undoHours) * HOUR;
+    const due = found.deleting.filter(({ since }) => found.now - since >= grace).map(({ id }) => id);
+    const purged: string[] = [];
+    await operation.step(
+      STEPS.purge,
+      async () => {
+        for (const backup of [...found.purging, ...due, ...(grace === 0 ? marked : [])]) {
+          const { state } = await control.purgeBackup.executeWithOptions(described(`Remove the data of ${backup}`), [
+            { ...ref, backup },
+          ]);
+          await control.indexBackup({ ...ref, backup, state, createdAt: createdAt(backup) });
+          if (state === 'DELETED') purged.push(backup);
+        }
+      },
+      () => `${purged.length} removed`,
+    );
+
+    const collected: string[] = [];
+    await operation.step(
+      STEPS.collect,
+      async () => {
+        for (const backup of found.abandoned) {
+          const { state } = await control.collectUnfinished.executeWithOptions(described(`Collect ${backup}`), [
+            { ...ref, backup },
+          ]);
+          if (state === 'ABORTED') collected.push(backup);
+        }
+      },
+      () => `${collected.length} collected`,
+    );
+    return { decisions, marked, purged, collected, dryRun };
+  });
+}
+
+/** ISO 8601 of the time within a backup id. */
+function createdAt(backup: string): string {
+  return backup.replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-.*$/, '$1-$2-$3T$4:$5:$6Z');
+}

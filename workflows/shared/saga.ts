@@ -1,0 +1,41 @@
+/** Compensation: what has to be undone, in reverse order, when an operation does not come to its end. */
+import { log } from '@temporalio/workflow';
+import { reasonOf } from './failures.ts';
+
+interface Compensation {
+  /** What is removed, for the report when it cannot be. */
+  readonly what: string;
+  readonly undo: () => Promise<unknown>;
+}
+
+/**
+ * 1. A compensation is registered before its step begins: the step may have happened although its answer was lost.
+ * 2. It must succeed when there is nothing to undo, and touch only what this operation made.
+ * 3. All of them run, last first, even when one fails; what is left is reported.
+ */
+export class Saga {
+  readonly #compensations: Compensation[] = [];
+
+  add(what: string, undo: () => Promise<unknown>): void {
+    this.#compensations.push({ what, undo });
+  }
+
+  get isEmpty(): boolean {
+    return this.#compensations.length === 0;
+  }
+
+  /** Call inside a non-cancellable scope. @returns what could not be undone, with the reason */
+  async compensate(): Promise<string[]> {
+    const leftovers: string[] = [];
+    for (const { what, undo } of this.#compensations.toReversed()) {
+      try {
+        await undo();
+      } catch (error) {
+        const { message } = reasonOf(error);
+        log.error(`could not undo: ${what}`, { message });
+        leftovers.push(`${what} (${message})`);
+      }
+    }
+    return leftovers;
+  }
+}
