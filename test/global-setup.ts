@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
@@ -22,6 +22,7 @@ export default async function setup(project: TestProject): Promise<(() => Promis
     return undefined;
   }
   const dataDir = await mkdtemp(join(tmpdir(), 'qdrant-fleet-test-'));
+  await chmod(dataDir, 0o711); // root's Postgres runs as somebody else, who has to pass through
   const stack = await startInfrastructure({ dataDir, ports: 'free', kubelet: true, log: console.log });
   stack.onCrash((error) => console.error(error.message));
   project.provide('localEnv', stack.env);

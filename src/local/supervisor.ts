@@ -74,7 +74,7 @@ export class Supervisor {
 
   constructor(dataDir: string) {
     this.#dataDir = dataDir;
-    mkdirSync(join(dataDir, 'logs'), { recursive: true });
+    mkdirSync(join(dataDir, 'logs'), { recursive: true, mode: 0o700 });
     mkdirSync(join(dataDir, 'run'), { recursive: true, mode: 0o700 });
     process.once('exit', this.#onExit);
   }

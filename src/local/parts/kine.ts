@@ -17,7 +17,7 @@ export function kinePart(options: { program: string; dataDir: string }): Part {
     args: ['--listen-address', `unix://${socket}`, '--endpoint', 'sqlite://', '--metrics-bind-address', '0'],
     cwd: folder,
     prepare: async () => {
-      await mkdir(join(folder, 'db'), { recursive: true });
+      await mkdir(join(folder, 'db'), { recursive: true, mode: 0o700 });
       await ownFolder(dirname(socket));
       await rm(socket, { force: true });
     },

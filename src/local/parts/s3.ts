@@ -29,7 +29,7 @@ export function s3Part(options: { program: string; dataDir: string; ports: Ports
     ],
     env: { ROOT_ACCESS_KEY_ID: secrets.s3AccessKey, ROOT_SECRET_ACCESS_KEY: secrets.s3SecretKey },
     prepare: async () => {
-      await mkdir(folder, { recursive: true });
+      await mkdir(folder, { recursive: true, mode: 0o700 });
     },
     isReady: () => answersOk(`${endpoint}/health`),
     afterReady: () => createBucket(endpoint, secrets),

@@ -31,7 +31,7 @@ export function temporalPart(options: { program: string; dataDir: string; ports:
     env: { TEMPORAL_DISABLE_VERSION_CHECK: 'true' },
     stopWithinMs: 8000,
     prepare: async () => {
-      await mkdir(folder, { recursive: true });
+      await mkdir(folder, { recursive: true, mode: 0o700 });
     },
     isReady: () => serves(address),
   };

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import type { Step } from './recipes.ts';
 
 type Log = (line: string) => void;
@@ -40,12 +41,15 @@ export class Progress {
 
   #report(): void {
     const running = [...this.#running.keys()].map((step) => `${step.label} (${duration(this.#elapsed(step))})`);
-    const waiting = this.#steps.filter((step) => !this.#done.has(step) && !this.#running.has(step));
-    const next = waiting.length === 0 ? [] : [`then ${waiting.map((step) => step.label).join(', ')}`];
-    this.#log(`${this.#clock()} ${[running.join(' and '), ...next, this.#left()].join('; ')}`);
+    const waiting = this.#steps.length - this.#done.size - this.#running.size;
+    const next = waiting === 0 ? '' : `, ${waiting} more to come`;
+    this.#log(`${this.#clock()} ${running.join(' and ')}${next}; ${this.#left()}`);
   }
 
-  /** What is left at the pace seen so far: known durations are of one machine, this may be a faster or a slower one. */
+  /**
+   * What is left at the pace seen so far: the known durations are of one machine, this may be a faster or a slower
+   * one. No more cores make it faster than in proportion; a step that a cache has shortened says nothing of the next.
+   */
   #left(): string {
     const elapsed = (Date.now() - this.#started) / 1000;
     const total = sum(this.#steps.map((step) => step.seconds));
@@ -53,7 +57,8 @@ export class Progress {
     // A step that runs counts by its own clock, and never quite as finished.
     const begun = sum([...this.#running.keys()].map((step) => Math.min(this.#elapsed(step) / 2, step.seconds * 0.9)));
     if (total - finished === 0) return 'nothing left';
-    const pace = finished + begun > 20 ? elapsed / (finished + begun) : 1;
+    const best = 1 / Math.max(2, availableParallelism());
+    const pace = finished + begun > 20 ? Math.max(best, elapsed / (finished + begun)) : 1;
     return `about ${duration(Math.max(5, (total - finished - begun) * pace))} left`;
   }
 
@@ -69,7 +74,7 @@ export class Progress {
 
 /** Seconds as a person says them: `40 s`, `3 min`. */
 export function duration(seconds: number): string {
-  return seconds < 90 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`;
+  return seconds < 120 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`;
 }
 
 function sum(numbers: readonly number[]): number {
