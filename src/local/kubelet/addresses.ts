@@ -34,7 +34,7 @@ export class AddressBook {
     const known = this.#book.pods[key];
     if (known) return known;
     const taken = new Set(Object.values(this.#book.pods));
-    for (let step = 1; step < this.#size; step++) {
+    for (let step = 1; step <= this.#size; step++) {
       const offset = (this.#book.cursor + step) % this.#size;
       const candidate = dotted(this.#base + offset);
       // .0 and .255 look like network and broadcast addresses to some tools.

@@ -16,16 +16,20 @@ export interface Api {
   coordination: CoordinationV1Api;
 }
 
-/** Connects by KUBECONFIG, as every Kubernetes tool does. */
-export function connect(): Api {
-  const config = new KubeConfig();
-  config.loadFromDefault();
+/** Connects by KUBECONFIG, as every Kubernetes tool does, unless told otherwise. */
+export function connect(config = defaultConfig()): Api {
   return {
     config,
     core: config.makeApiClient(CoreV1Api),
     storage: config.makeApiClient(StorageV1Api),
     coordination: config.makeApiClient(CoordinationV1Api),
   };
+}
+
+function defaultConfig(): KubeConfig {
+  const config = new KubeConfig();
+  config.loadFromDefault();
+  return config;
 }
 
 /** Lists such as conditions are merged by their key, so that what other controllers wrote there survives. */
@@ -53,7 +57,9 @@ export function describe(error: unknown): string {
     const match = typeof body === 'string' ? /"message":"((?:[^"\\]|\\.)*)"/.exec(body) : undefined;
     return `HTTP ${error.code}${match?.[1] ? `: ${match[1].replaceAll('\\"', '"')}` : ''}`;
   }
-  return error instanceof Error ? error.message : String(error);
+  if (!(error instanceof Error)) return String(error);
+  // fetch says only that it failed; why stands in the cause.
+  return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;
 }
 
 export type Log = (message: string) => void;

@@ -55,7 +55,8 @@ export async function startKubelet(api: Api, config: KubeletConfig): Promise<Kub
       ...watch,
       path: '/api/v1/persistentvolumeclaims',
       list: () => api.core.listPersistentVolumeClaimForAllNamespaces(),
-      onChange: (object) => queue.add(`claim ${object.metadata?.uid}`, () => volumes.reconcileClaim(object)),
+      onChange: (object) =>
+        queue.add(`claim ${object.metadata?.namespace}/${object.metadata?.name}`, () => volumes.reconcileClaim(object)),
     }),
     new Reflector<V1PersistentVolume>({
       ...watch,

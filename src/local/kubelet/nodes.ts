@@ -1,9 +1,11 @@
 import { arch, platform } from 'node:os';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type V1Node, type V1NodeCondition, V1MicroTime } from '@kubernetes/client-node';
+import { pause } from '../wait.ts';
 import { type Api, describe, hasStatus, ignoring, type Log, strategicMerge } from './api.ts';
 import type { LocalNode } from './config.ts';
 
+/** Tells the nodes of one kubelet from another's on the same control plane: the prefix of their names. */
+const POOL_LABEL = 'qdrant-fleet/pool';
 const LEASE_SECONDS = 40;
 const RENEW_MS = 10_000;
 
@@ -18,6 +20,7 @@ export async function registerNode(api: Api, node: LocalNode): Promise<void> {
     'kubernetes.io/arch': arch() === 'x64' ? 'amd64' : arch(),
     'topology.kubernetes.io/region': 'local',
     'topology.kubernetes.io/zone': node.zone,
+    [POOL_LABEL]: node.name.replace(/-\d+$/, ''),
   };
   await ignoring([409], api.core.createNode({ body: { metadata: { name: node.name, labels } } }));
   await renewLease(api, node);
@@ -27,7 +30,7 @@ export async function registerNode(api: Api, node: LocalNode): Promise<void> {
 /** Keeps the nodes' leases fresh; without it the control plane calls them unknown after 40 s and evicts their pods. */
 export async function heartbeat(api: Api, nodes: LocalNode[], log: Log, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
-    await sleep(RENEW_MS, undefined, { signal }).catch(() => undefined);
+    await pause(RENEW_MS, signal);
     if (signal.aborted) return;
     for (const node of nodes) {
       try {

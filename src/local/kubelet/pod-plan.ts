@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join, normalize } from 'node:path';
 import type { V1Container, V1Pod } from '@kubernetes/client-node';
+import { STACK_MARK } from '../leftovers.ts';
 import type { AddressBook } from './addresses.ts';
 import { type Api, ignoring } from './api.ts';
 import { type KubeletConfig, layout } from './config.ts';
@@ -148,8 +149,9 @@ function toLocalPaths(env: Record<string, string>, mounts: Record<string, string
   return Object.fromEntries(Object.entries(env).map(([key, value]) => [key, translate(value)]));
 }
 
-/** A container inherits nothing; a process needs a little, and must not see the credentials of the kubelet's environment. */
+/** A container inherits nothing; a process needs a little, and must not see the credentials of the kubelet's environment.
+ * The mark lets the stack find every process of its own. */
 function inherited(): Record<string, string> {
-  const names = ['PATH', 'HOME', 'TMPDIR', 'LANG', 'LC_ALL', 'XDG_CACHE_HOME', 'LD_LIBRARY_PATH'];
+  const names = ['PATH', 'HOME', 'TMPDIR', 'LANG', 'LC_ALL', 'XDG_CACHE_HOME', 'LD_LIBRARY_PATH', STACK_MARK];
   return Object.fromEntries(names.flatMap((name) => (process.env[name] ? [[name, process.env[name]]] : [])));
 }

@@ -38,7 +38,7 @@ export function podStatus(
       state: { terminated: { exitCode: 0, reason: 'Completed', startedAt: now, finishedAt: now } },
     })),
     containerStatuses: containers.map((each) =>
-      each === container || container === undefined
+      container === undefined || each.name === container.name
         ? {
             ...imageOf(each),
             ready: view.ready,

@@ -1,6 +1,6 @@
 import { rm } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { V1Container, V1ContainerState, V1Pod } from '@kubernetes/client-node';
+import { pause } from '../wait.ts';
 import type { AddressBook } from './addresses.ts';
 import { type Api, describe, ignoring, type Log, strategicMerge } from './api.ts';
 import { type KubeletConfig, layout } from './config.ts';
@@ -28,6 +28,7 @@ const MAX_BACKOFF_MS = 10_000;
 const HEALTHY_MS = 30_000;
 const MAX_SHUTDOWN_GRACE_MS = 10_000;
 const WAIT_FOR_CONFIG_MS = 500;
+const LAST_STATUS_MS = 2_000;
 
 /**
  * Runs one incarnation (uid) of a pod from binding to deletion:
@@ -83,7 +84,8 @@ export class PodWorker {
     } catch (error) {
       this.#deps.log(`${this.#name}: ${describe(error)}`);
     }
-    if (this.#reason === 'shutdown') await this.#status.idle(this.uid);
+    // The last status matters less than an end: the API server may be gone already.
+    if (this.#reason === 'shutdown') await Promise.race([this.#status.idle(this.uid), pause(LAST_STATUS_MS)]);
     else await this.#remove();
     await this.#status.close();
   }
@@ -185,8 +187,9 @@ export class PodWorker {
     await rm(layout.sandbox(config.dir, this.uid), { recursive: true, force: true });
     if (this.#reason === 'gone') return;
     this.#status.add(this.uid, async () => {
-      const body = { preconditions: { uid: this.uid } };
-      await ignoring([404, 409], api.core.deleteNamespacedPod({ name, namespace, gracePeriodSeconds: 0, body }));
+      // With a body the API ignores the query, so the grace period belongs into the body too.
+      const body = { preconditions: { uid: this.uid }, gracePeriodSeconds: 0 };
+      await ignoring([404, 409], api.core.deleteNamespacedPod({ name, namespace, body }));
     });
     await this.#status.idle(this.uid);
   }
@@ -264,8 +267,4 @@ function terminated({ exitCode, signal, startedAt, finishedAt }: Exit): V1Contai
 async function aborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
   await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
-}
-
-async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  await sleep(ms, undefined, { signal }).catch(() => undefined);
 }

@@ -2,8 +2,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { identify, isRunning, type ProcessIdentity } from '../process-identity.ts';
+import { pause } from '../wait.ts';
 import type { Log } from './api.ts';
 
 export interface Command {
@@ -105,7 +105,7 @@ export async function killLeftovers(folder: string, log: Log): Promise<void> {
         const deadline = Date.now() + LEFTOVER_GRACE_MS;
         while (isRunning(identity)) {
           if (Date.now() > deadline) killGroup(identity.pid, 'SIGKILL');
-          await sleep(25);
+          await pause(25);
         }
       }
       rmSync(record, { force: true });

@@ -1,7 +1,7 @@
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { V1Container, V1HTTPGetAction } from '@kubernetes/client-node';
+import { pause } from '../wait.ts';
 
 /** Far below what charts ask for: a local process is up in well under a second and somebody waits for it. */
 const UNREADY_PERIOD_MS = 250;
@@ -36,7 +36,7 @@ export async function followReadiness(
       onChange(ready, problem ?? '');
     }
     const period = ready ? (probe.periodSeconds ?? 10) * 1000 : UNREADY_PERIOD_MS;
-    await sleep(period, undefined, { signal }).catch(() => undefined);
+    await pause(period, signal);
   }
 }
 

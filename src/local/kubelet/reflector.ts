@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type KubeConfig, type KubernetesListObject, type KubernetesObject, Watch } from '@kubernetes/client-node';
+import { pause } from '../wait.ts';
 import { describe, type Log } from './api.ts';
 
 export interface ReflectorOptions<T extends KubernetesObject> {
@@ -61,7 +61,7 @@ export class Reflector<T extends KubernetesObject> {
         this.#options.log(`watch ${this.#options.path}: ${describe(error)}; listing again in ${delay} ms`);
         delay = Math.min(delay * 2, 5_000);
       }
-      await sleep(delay, undefined, { signal }).catch(() => undefined);
+      await pause(delay, signal);
     }
   }
 

@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises';
+import { pause } from '../wait.ts';
 import { describe, type Log } from './api.ts';
 
 /**
@@ -19,9 +19,10 @@ export class Workqueue {
     if (this.#closed.signal.aborted) return;
     this.#waiting.set(key, job);
     if (this.#running.has(key)) return;
+    // A microtask later, so that the entry is there before the job can add to the queue itself.
     this.#running.set(
       key,
-      this.#drain(key).finally(() => this.#running.delete(key)),
+      Promise.resolve().then(() => this.#drain(key)),
     );
   }
 
@@ -38,19 +39,21 @@ export class Workqueue {
 
   async #drain(key: string): Promise<void> {
     let delay = 100;
-    for (let job = this.#waiting.get(key); job; job = this.#waiting.get(key)) {
+    for (let job = this.#waiting.get(key); job && !this.#closed.signal.aborted; job = this.#waiting.get(key)) {
       this.#waiting.delete(key);
       try {
         await job();
         delay = 100;
       } catch (error) {
-        if (this.#closed.signal.aborted) return;
+        if (this.#closed.signal.aborted) break;
         this.#log(`${key}: ${describe(error)}; again in ${delay} ms`);
-        await sleep(delay, undefined, { signal: this.#closed.signal }).catch(() => undefined);
-        if (this.#closed.signal.aborted) return;
+        await pause(delay, this.#closed.signal);
+        if (this.#closed.signal.aborted) break;
         delay = Math.min(delay * 2, 10_000);
         if (!this.#waiting.has(key)) this.#waiting.set(key, job);
       }
     }
+    // In the same breath as the last look at what waits: a job added later must find nobody running.
+    this.#running.delete(key);
   }
 }
