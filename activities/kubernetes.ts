@@ -56,7 +56,12 @@ export function createKubernetesActivities({ kubernetes }: ActivityDeps) {
       const found = await kubernetes.namespace(name);
       if (found === undefined || !isOurs(found.labels, input)) return;
       if (input.onlyOwn === true && found.labels[LABELS.operation] !== operationLabel()) return;
-      if (!found.terminating) await kubernetes.deleteNamespace(name);
+      if (!found.terminating) {
+        // The namespace controller looks again only after half a pod's grace period, so the pods go first.
+        const pods = await kubernetes.pods(name);
+        if (pods.length > 0) throw new FleetError('ClusterNotReady', `${pods.length} pods of "${name}" are stopping.`);
+        await kubernetes.deleteNamespace(name);
+      }
       throw new FleetError('ClusterNotReady', `Namespace "${name}" is being removed.`);
     },
   };

@@ -82,9 +82,9 @@ export class Kubernetes {
     );
   }
 
-  async pods(namespace: string, labelSelector: string): Promise<PodInfo[]> {
+  async pods(namespace: string, labelSelector?: string): Promise<PodInfo[]> {
     const { items } = await call(`list pods in ${namespace}`, () =>
-      this.#core.listNamespacedPod({ namespace, labelSelector }),
+      this.#core.listNamespacedPod({ namespace, ...(labelSelector !== undefined && { labelSelector }) }),
     );
     return items.map(({ metadata, status }) => {
       const condition = status?.conditions?.find(({ type }) => type === 'Ready');

@@ -41,7 +41,8 @@ export function polled(seconds: number, summary: string): ActivityOptions {
     ...COMMON,
     startToCloseTimeout: '1m',
     scheduleToCloseTimeout: seconds * 1000,
-    retry: { initialInterval: '500ms', backoffCoefficient: 1 },
+    // Options given at a call are merged into the proxy's, so its number of attempts has to be lifted here.
+    retry: { initialInterval: '500ms', backoffCoefficient: 1, maximumAttempts: Number.POSITIVE_INFINITY },
     summary: summary.slice(0, 200),
   };
 }
