@@ -2,6 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join, normalize } from 'node:path';
 import type { V1Container, V1Pod } from '@kubernetes/client-node';
 import { STACK_MARK } from '../leftovers.ts';
+import { qdrantCommand } from '../qdrant-node/launch.ts';
 import type { AddressBook } from './addresses.ts';
 import { type Api, ignoring } from './api.ts';
 import { type KubeletConfig, layout } from './config.ts';
@@ -68,7 +69,7 @@ export async function planPod(
   const first = firstPeer(name);
   const clustered = env['QDRANT__CLUSTER__ENABLED'] === 'true';
   const bootstrap = first && clustered ? peer(addresses.addressOf(namespace, first)) : undefined;
-  return { ...(await command(config, peer(ip), bootstrap)), cwd, env };
+  return { ...command(config, peer(ip), bootstrap), cwd, env };
 }
 
 /** Pod 0 of the StatefulSet for every later pod: it starts the cluster, the others join it. */
@@ -77,20 +78,12 @@ function firstPeer(pod: string): string | undefined {
   return match && Number(match[2]) > 0 ? `${match[1]}-0` : undefined;
 }
 
-async function command(
-  config: KubeletConfig,
-  uri: string,
-  bootstrap: string | undefined,
-): Promise<{ file: string; args: string[] }> {
+function command(config: KubeletConfig, uri: string, bootstrap?: string): { file: string; args: string[] } {
   if (config.command) {
     const [file = '', ...args] = config.command;
     return { file, args: [...args, '--uri', uri, ...(bootstrap ? ['--bootstrap', bootstrap] : [])] };
   }
-  // Loaded late: tests that bring their own command need no Qdrant.
-  const { qdrantCommand } = (await import(new URL('../qdrant-node/launch.ts', import.meta.url).href)) as {
-    qdrantCommand: (options: { uri: string; bootstrap?: string }) => Promise<{ file: string; args: string[] }>;
-  };
-  return await qdrantCommand({ uri, ...(bootstrap ? { bootstrap } : {}) });
+  return qdrantCommand({ uri, ...(bootstrap ? { bootstrap } : {}) });
 }
 
 /** Host folder of every mount that is a claim or an emptyDir. Configuration and secret mounts are read elsewhere. */
