@@ -1,0 +1,96 @@
+/** Every failure as `application/problem+json` (RFC 9457). */
+import type { ContentfulStatusCode } from 'hono/utils/http-status';
+import { ERROR_CODES, FleetError, type ErrorCode, type FieldError } from '../src/domain/errors.ts';
+import type { ApiContext } from './context.ts';
+
+/** Failures that only HTTP knows, besides the domain's closed set. */
+const HTTP_CODES = {
+  MethodNotAllowed: { status: 405, title: 'The method is not allowed here' },
+  PayloadTooLarge: { status: 413, title: 'The request body is too large' },
+} as const;
+
+type ProblemCode = ErrorCode | keyof typeof HTTP_CODES;
+
+/** One bad part of a request: a place in the body (`#/collections/0/name`), a query parameter or a header. */
+export interface ProblemDetail {
+  readonly pointer?: string;
+  readonly parameter?: string;
+  readonly header?: string;
+  readonly detail: string;
+}
+
+/** A refusal that the API itself decides, complete with what the answer says. */
+export class RequestError extends Error {
+  override readonly name = 'RequestError';
+  readonly code: ProblemCode;
+  readonly errors: readonly ProblemDetail[];
+  readonly headers: Readonly<Record<string, string>>;
+
+  constructor(
+    code: ProblemCode,
+    detail: string,
+    more: { errors?: readonly ProblemDetail[]; headers?: Readonly<Record<string, string>> } = {},
+  ) {
+    super(detail);
+    this.code = code;
+    this.errors = more.errors ?? [];
+    this.headers = more.headers ?? {};
+  }
+}
+
+/** `InvalidInput` over all bad parts at once. */
+export function invalidRequest(errors: readonly ProblemDetail[]): RequestError {
+  const places = errors.map(
+    ({ pointer, parameter, header, detail }) => `${pointer?.slice(2) || parameter || header || 'body'}: ${detail}`,
+  );
+  return new RequestError('InvalidInput', places.join('; '), { errors });
+}
+
+/** The answer to anything thrown. What the client cannot act on stays in the log, under the same request id. */
+export function problemOf(error: unknown, c: ApiContext): Response {
+  if (error instanceof RequestError) return problem(c, error.code, error.message, error.errors, error.headers);
+  if (FleetError.is(error)) {
+    const { status, title } = ERROR_CODES[error.code];
+    const errors = error.fields.map(({ field, detail }) => ({ pointer: pointerTo(field), detail }));
+    // The message of an outage may name hosts and accounts.
+    const detail = status < 500 ? error.message : `${title}. Try again in a while; GET /readyz tells what is missing.`;
+    return problem(c, error.code, detail, errors, status === 503 ? { 'Retry-After': '5' } : {});
+  }
+  return problem(c, 'Internal', 'The request failed for a reason that the server has logged under the request id.');
+}
+
+export function problem(
+  c: ApiContext,
+  code: ProblemCode,
+  detail: string,
+  errors: readonly ProblemDetail[] = [],
+  headers: Readonly<Record<string, string>> = {},
+): Response {
+  const { status, title } =
+    code in HTTP_CODES ? HTTP_CODES[code as keyof typeof HTTP_CODES] : ERROR_CODES[code as ErrorCode];
+  c.set('problem', code);
+  const body = {
+    type: 'about:blank',
+    title,
+    status,
+    detail,
+    instance: c.req.path,
+    code,
+    requestId: c.get('requestId'),
+    ...(errors.length > 0 && { errors }),
+  };
+  return c.body(JSON.stringify(body), status as ContentfulStatusCode, {
+    'Content-Type': 'application/problem+json',
+    ...headers,
+  });
+}
+
+/** `collections[0].name` of the domain's guards as the JSON pointer `#/collections/0/name`. */
+export function pointerTo(field: FieldError['field']): string {
+  const parts = field.split(/[.[\]]+/).filter((part) => part !== '');
+  return `#${parts.map((part) => `/${escapeSegment(part)}`).join('')}`;
+}
+
+export function escapeSegment(segment: string): string {
+  return segment.replaceAll('~', '~0').replaceAll('/', '~1');
+}

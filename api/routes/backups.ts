@@ -1,0 +1,104 @@
+/** Backups of a cluster, and restores from them. */
+import { z } from '@hono/zod-openapi';
+import type { BackupRow } from '../../src/clients/catalog.ts';
+import { parseBackupInput, parseRestoreInput } from '../../src/domain/input.ts';
+import { isBackupId } from '../../src/domain/naming.ts';
+import { addRoute, type Api, type ApiContext, type ApiDeps } from '../context.ts';
+import { backupNotFound, backupParam, clusterParam, pageAfter, pageOf, readBody, readQuery } from '../request.ts';
+import { Backup, BackupBody, PageQuery, RestoreBody } from '../schemas.ts';
+import { accepted, startOperation } from '../start-operation.ts';
+import { existingCluster, requireClusterOrBackups } from './clusters.ts';
+import { body, json, pageOfSchema, param, problems, started, startHeaders } from './documentation.ts';
+
+const TAGS = ['Backups'];
+
+export function backupRoutes(api: Api, deps: ApiDeps): void {
+  addRoute(
+    api,
+    {
+      method: 'post',
+      path: '/v1/clusters/{cluster}/backups',
+      tags: TAGS,
+      summary: 'Back up a cluster now',
+      request: { params: z.object({ cluster: param.cluster }), headers: startHeaders, body: body(BackupBody, false) },
+      responses: { ...started(), ...problems('InvalidInput', 'ClusterNotFound', 'IdempotencyKeyReused') },
+    },
+    async (c) => {
+      const [tenant, cluster] = [c.get('tenant'), clusterParam(c)];
+      const input = await readBody(c, { schema: BackupBody, fixed: { tenant, cluster }, parse: parseBackupInput });
+      const summary = `Back up ${tenant}/${cluster}`;
+      const check = async () => void (await existingCluster(c, deps));
+      return accepted(c, await startOperation(c, deps, { kind: 'backup', cluster, input, summary, check }));
+    },
+  );
+  addRoute(
+    api,
+    {
+      method: 'get',
+      path: '/v1/clusters/{cluster}/backups',
+      tags: TAGS,
+      summary: 'List the backups of a cluster, newest first, also after the cluster is gone',
+      request: { params: z.object({ cluster: param.cluster }), query: PageQuery },
+      responses: { 200: json(pageOfSchema(Backup), 'One page'), ...problems('InvalidInput', 'ClusterNotFound') },
+    },
+    async (c) => {
+      const ref = { tenant: c.get('tenant'), cluster: clusterParam(c) };
+      const { size, page } = pageAfter(readQuery(c, PageQuery), isBackupId);
+      const rows = await deps.catalog.backups(ref, page);
+      if (rows.length === 0) await requireClusterOrBackups(c, deps);
+      return c.json(pageOf(rows, size, (row) => row.backup, viewOfBackup));
+    },
+  );
+  addRoute(
+    api,
+    {
+      method: 'get',
+      path: '/v1/backups/{backup}',
+      tags: TAGS,
+      summary: 'Look at a backup',
+      request: { params: z.object({ backup: param.backup }) },
+      responses: { 200: json(Backup, 'The backup'), ...problems('BackupNotFound') },
+    },
+    async (c) => c.json(viewOfBackup(await existingBackup(c, deps))),
+  );
+  addRoute(
+    api,
+    {
+      method: 'post',
+      path: '/v1/backups/{backup}/restores',
+      tags: TAGS,
+      summary: 'Restore a backup into a cluster, which is made when it does not exist',
+      request: { params: z.object({ backup: param.backup }), headers: startHeaders, body: body(RestoreBody) },
+      responses: { ...started(), ...problems('InvalidInput', 'BackupNotFound', 'IdempotencyKeyReused') },
+    },
+    async (c) => {
+      const { tenant, backup, cluster: source } = await existingBackup(c, deps);
+      const input = await readBody(c, {
+        schema: RestoreBody,
+        fixed: { tenant, backup, source },
+        parse: parseRestoreInput,
+      });
+      const { cluster } = input;
+      const summary = `Restore ${tenant}/${cluster} from ${source} of ${backup.slice(0, 16)}`;
+      return accepted(c, await startOperation(c, deps, { kind: 'restore', cluster, input, summary }));
+    },
+  );
+}
+
+async function existingBackup(c: ApiContext, deps: ApiDeps): Promise<BackupRow> {
+  const id = backupParam(c);
+  const row = await deps.catalog.backup(c.get('tenant'), id);
+  if (row === undefined) throw backupNotFound(id);
+  return row;
+}
+
+function viewOfBackup(row: BackupRow) {
+  return {
+    id: row.backup,
+    cluster: row.cluster,
+    state: row.state,
+    ...(row.totals !== null && { totals: row.totals }),
+    createdAt: row.created_at.toISOString(),
+    changedAt: row.changed_at.toISOString(),
+  };
+}

@@ -1,0 +1,158 @@
+/** `/v1/clusters`: make, list, look at and delete clusters. */
+import type { ClusterRow } from '../../src/clients/catalog.ts';
+import { resolveSpec } from '../../src/domain/cluster.ts';
+import { FleetError } from '../../src/domain/errors.ts';
+import { parseDeleteInput, parseProvisionInput, parseRetentionInput } from '../../src/domain/input.ts';
+import { namespaceOf } from '../../src/domain/naming.ts';
+import { addRoute, type Api, type ApiContext, type ApiDeps } from '../context.ts';
+import { clusterNotFound, clusterParam, isClusterName, pageAfter, pageOf, readBody, readQuery } from '../request.ts';
+import { Cluster, NoBody, PageQuery, ProvisionBody, RetentionBody } from '../schemas.ts';
+import { accepted, startOperation } from '../start-operation.ts';
+import { body, json, pageOfSchema, param, problems, started, startHeaders } from './documentation.ts';
+import { z } from '@hono/zod-openapi';
+
+const TAGS = ['Clusters'];
+
+export function clusterRoutes(api: Api, deps: ApiDeps): void {
+  addRoute(
+    api,
+    {
+      method: 'post',
+      path: '/v1/clusters',
+      tags: TAGS,
+      summary: 'Make a cluster',
+      request: { headers: startHeaders, body: body(ProvisionBody) },
+      responses: {
+        ...started({ cluster: Cluster }),
+        ...problems('InvalidInput', 'ClusterExists', 'IdempotencyKeyReused'),
+      },
+    },
+    (c) => provision(c, deps),
+  );
+  addRoute(
+    api,
+    {
+      method: 'get',
+      path: '/v1/clusters',
+      tags: TAGS,
+      summary: 'List clusters by name',
+      request: { query: PageQuery },
+      responses: { 200: json(pageOfSchema(Cluster), 'One page'), ...problems('InvalidInput') },
+    },
+    async (c) => {
+      const { size, page } = pageAfter(readQuery(c, PageQuery), isClusterName);
+      const rows = await deps.catalog.clusters(c.get('tenant'), page);
+      return c.json(pageOf(rows, size, (row) => row.cluster, viewOfCluster));
+    },
+  );
+  addRoute(
+    api,
+    {
+      method: 'get',
+      path: '/v1/clusters/{cluster}',
+      tags: TAGS,
+      summary: 'Look at a cluster',
+      request: { params: z.object({ cluster: param.cluster }) },
+      responses: { 200: json(Cluster, 'The cluster'), ...problems('ClusterNotFound') },
+    },
+    async (c) => c.json(viewOfCluster(await existingCluster(c, deps))),
+  );
+  addRoute(
+    api,
+    {
+      method: 'delete',
+      path: '/v1/clusters/{cluster}',
+      tags: TAGS,
+      summary: 'Delete a cluster; its backups stay',
+      request: { params: z.object({ cluster: param.cluster }), headers: startHeaders },
+      responses: { ...started(), ...problems('InvalidInput', 'ClusterNotFound', 'IdempotencyKeyReused') },
+    },
+    async (c) => {
+      const [tenant, cluster] = [c.get('tenant'), clusterParam(c)];
+      const input = await readBody(c, { schema: NoBody, fixed: { tenant, cluster }, parse: parseDeleteInput });
+      const summary = `Delete ${tenant}/${cluster}`;
+      const check = async () => void (await existingCluster(c, deps));
+      return accepted(c, await startOperation(c, deps, { kind: 'delete', cluster, input, summary, check }));
+    },
+  );
+  addRoute(
+    api,
+    {
+      method: 'post',
+      path: '/v1/clusters/{cluster}/retention',
+      tags: ['Backups'],
+      summary: 'Remove the backups that a policy does not keep',
+      request: { params: z.object({ cluster: param.cluster }), headers: startHeaders, body: body(RetentionBody) },
+      responses: { ...started(), ...problems('InvalidInput', 'ClusterNotFound', 'IdempotencyKeyReused') },
+    },
+    async (c) => {
+      const [tenant, cluster] = [c.get('tenant'), clusterParam(c)];
+      const input = await readBody(c, {
+        schema: RetentionBody,
+        fixed: { tenant, cluster },
+        parse: parseRetentionInput,
+      });
+      const summary = `${input.dryRun === true ? 'Preview retention' : 'Apply retention'} of ${tenant}/${cluster}`;
+      const check = () => requireClusterOrBackups(c, deps);
+      return accepted(c, await startOperation(c, deps, { kind: 'retention', cluster, input, summary, check }));
+    },
+  );
+}
+
+async function provision(c: ApiContext, deps: ApiDeps): Promise<Response> {
+  const tenant = c.get('tenant');
+  const input = await readBody(c, {
+    schema: ProvisionBody,
+    fixed: { tenant },
+    renamed: { name: 'cluster' },
+    parse: parseProvisionInput,
+  });
+  const { cluster } = input;
+  const { nodes } = resolveSpec({ ...input, collections: [] }, {});
+  const check = async () => {
+    const row = await deps.catalog.cluster({ tenant, cluster });
+    if (row !== undefined && row.phase !== 'FAILED_TO_CREATE') {
+      throw new FleetError(
+        'ClusterExists',
+        `Cluster "${cluster}" exists already and is ${row.phase}. Choose another name.`,
+      );
+    }
+  };
+  const summary = `Provision ${tenant}/${cluster}: ${nodes} ${nodes === 1 ? 'node' : 'nodes'}`;
+  const operation = await startOperation(c, deps, { kind: 'provision', cluster, input, summary, check });
+  const row = await deps.catalog.cluster({ tenant, cluster });
+  const fresh = { name: cluster, phase: 'CREATING', namespace: namespaceOf({ tenant, cluster }) };
+  return accepted(c, operation, { cluster: row === undefined ? fresh : viewOfCluster(row) });
+}
+
+/** @throws FleetError `ClusterNotFound` */
+export async function existingCluster(c: ApiContext, deps: ApiDeps): Promise<ClusterRow> {
+  const cluster = clusterParam(c);
+  const row = await deps.catalog.cluster({ tenant: c.get('tenant'), cluster });
+  if (row === undefined) throw clusterNotFound(cluster);
+  return row;
+}
+
+/**
+ * A deleted cluster still counts as long as it has backups.
+ *
+ * @throws FleetError `ClusterNotFound`
+ */
+export async function requireClusterOrBackups(c: ApiContext, deps: ApiDeps): Promise<void> {
+  const ref = { tenant: c.get('tenant'), cluster: clusterParam(c) };
+  const [backup] = await deps.catalog.backups(ref, { limit: 1 });
+  if (backup === undefined) await existingCluster(c, deps);
+}
+
+function viewOfCluster(row: ClusterRow) {
+  return {
+    name: row.cluster,
+    phase: row.phase,
+    ...(row.reason !== null && { reason: row.reason }),
+    spec: row.spec,
+    namespace: row.namespace,
+    createdBy: row.created_by,
+    createdAt: row.created_at.toISOString(),
+    updatedAt: row.updated_at.toISOString(),
+  };
+}

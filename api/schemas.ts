@@ -1,0 +1,192 @@
+/** The shapes of requests and answers, for the OpenAPI document. Ranges are those of `src/domain/input.ts`. */
+import { z } from '@hono/zod-openapi';
+import { BACKUP_STATES } from '../src/domain/backup.ts';
+import { CLUSTER_PHASES, DISTANCES, PROVIDERS } from '../src/domain/cluster.ts';
+import { OPERATION_KINDS, type OperationKind } from '../src/domain/operation.ts';
+
+export const PAGE_SIZE = { default: 50, max: 250 } as const;
+
+const clusterName = z.string().openapi({
+  description: 'Lower-case letters, digits and single hyphens, starting with a letter; at most 32 characters.',
+  example: 'docs',
+});
+const nodes = z.int().min(1).max(64);
+const collections = z.array(z.string()).min(1).openapi({ description: 'Only these collections; default all.' });
+const time = z.iso.datetime();
+
+const RetentionPolicy = z
+  .strictObject({
+    keepLast: z.int().min(1).max(100_000).optional().openapi({ description: 'Keep the newest n.' }),
+    keepWithinDays: z.number().min(0).max(36_500).optional(),
+    minGood: z.int().min(1).max(100_000).optional().openapi({ description: 'Never fewer than this; default 1.' }),
+    maxRemovals: z.int().min(1).max(100_000).optional().openapi({ description: 'Per sweep; default 20.' }),
+    undoHours: z.number().min(0).max(8760).optional().openapi({ description: 'Default 72.' }),
+  })
+  .openapi('RetentionPolicy', {
+    description: 'Needs keepLast or keepWithinDays. Any rule that keeps a backup keeps it.',
+  });
+
+export const ProvisionBody = z
+  .strictObject({
+    name: clusterName,
+    provider: z.enum(PROVIDERS).optional(),
+    nodes: nodes.optional().openapi({ description: 'Default 3.' }),
+    version: z.string().optional().openapi({ description: 'Qdrant image tag.', example: 'v1.18.3' }),
+    storage: z.string().optional().openapi({ description: 'Data volume of each node.', example: '10Gi' }),
+    replicationFactor: nodes.optional().openapi({ description: 'Default 2, at most the number of nodes.' }),
+    resources: z.strictObject({ cpu: z.string().optional(), memory: z.string().optional() }).optional(),
+    collections: z
+      .array(
+        z.strictObject({
+          preset: z.string().optional(),
+          name: z.string().optional(),
+          vectorSize: z.int().min(1).max(65_536).optional(),
+          distance: z.enum(DISTANCES).optional(),
+          replicationFactor: nodes.optional(),
+          shardNumber: z.int().min(1).max(1024).optional(),
+        }),
+      )
+      .optional()
+      .openapi({ description: 'Collections to create. Omitted: every configured preset. Empty: none.' }),
+    readyTimeoutSeconds: z.int().min(1).max(86_400).optional(),
+  })
+  .openapi('ProvisionRequest');
+
+export const BackupBody = z
+  .strictObject({ collections: collections.optional(), retention: RetentionPolicy.optional() })
+  .openapi('BackupRequest');
+
+export const RestoreBody = z
+  .strictObject({
+    cluster: clusterName,
+    nodes: nodes.optional(),
+    replicationFactor: nodes.optional(),
+    collections: collections.optional(),
+  })
+  .openapi('RestoreRequest');
+
+export const RetentionBody = z
+  .strictObject({ policy: RetentionPolicy, dryRun: z.boolean().optional() })
+  .openapi('RetentionRequest');
+
+export const ScheduleBody = z
+  .strictObject({
+    name: z.string().optional().openapi({ description: 'Default "backup"; written like a cluster name.' }),
+    cron: z.string().openapi({
+      description:
+        'Five fields or @hourly, @daily, @weekly, @monthly, @yearly. Where day-of-month and day-of-week are both given, both must match.',
+      example: '0 3 * * *',
+    }),
+    timeZone: z.string().optional().openapi({ description: 'IANA name; default UTC.', example: 'Europe/Berlin' }),
+    retention: RetentionPolicy.optional(),
+    collections: collections.optional(),
+    paused: z.boolean().optional(),
+    jitterSeconds: z.int().min(0).max(86_400).optional().openapi({ description: 'Spread starts over this time.' }),
+  })
+  .openapi('ScheduleRequest');
+
+export const NoBody = z.strictObject({});
+
+export const PageQuery = z.strictObject({
+  pageSize: z.coerce
+    .number({ error: 'must be a number' })
+    .int('must be a whole number')
+    .min(1, 'must be from 1 to 250')
+    .max(PAGE_SIZE.max, 'must be from 1 to 250')
+    .optional(),
+  pageToken: z.string().optional(),
+});
+
+export const Cluster = z
+  .object({
+    name: z.string(),
+    phase: z.enum(CLUSTER_PHASES),
+    reason: z.string().optional(),
+    spec: z.record(z.string(), z.unknown()).optional(),
+    namespace: z.string(),
+    createdBy: z.string().optional().openapi({ description: 'Id of the operation that made it.' }),
+    createdAt: time.optional(),
+    updatedAt: time.optional(),
+  })
+  .openapi('Cluster');
+
+export const Backup = z
+  .object({
+    id: z.string(),
+    cluster: z.string(),
+    state: z.enum(BACKUP_STATES),
+    totals: z.object({ collections: z.int(), shards: z.int(), bytes: z.int(), points: z.int() }).optional(),
+    createdAt: time,
+    changedAt: time,
+  })
+  .openapi('Backup');
+
+export const Schedule = z
+  .object({
+    name: z.string(),
+    cluster: z.string(),
+    cron: z.string().optional().openapi({ description: 'Absent when it was changed in Temporal to something else.' }),
+    timeZone: z.string(),
+    paused: z.boolean(),
+    note: z.string().optional(),
+    jitterSeconds: z.number().optional(),
+    retention: RetentionPolicy.optional(),
+    collections: z.array(z.string()).optional(),
+    nextRuns: z.array(time),
+    recentRuns: z.array(z.object({ operation: z.string(), scheduledAt: time, startedAt: time })),
+  })
+  .openapi('Schedule');
+
+const step = z.object({
+  name: z.string(),
+  phase: z.enum(['pending', 'running', 'done', 'failed', 'skipped']),
+  startedAt: time.optional(),
+  finishedAt: time.optional(),
+  message: z.string().optional(),
+});
+
+export const Operation = z
+  .object({
+    id: z.string(),
+    kind: z.enum(Object.keys(OPERATION_KINDS) as OperationKind[]),
+    cluster: z.string(),
+    done: z.boolean(),
+    phase: z.string(),
+    percent: z.number().min(0).max(100),
+    steps: z.array(step),
+    startedAt: time,
+    finishedAt: time.optional(),
+    error: z.object({ code: z.string(), title: z.string(), detail: z.string() }).optional(),
+    result: z.unknown().optional(),
+    links: z.object({ temporal: z.object({ namespace: z.string(), workflowId: z.string(), runId: z.string() }) }),
+  })
+  .openapi('Operation');
+
+export const Problem = z
+  .object({
+    type: z.string(),
+    title: z.string(),
+    status: z.int(),
+    detail: z.string(),
+    instance: z.string(),
+    code: z.string().openapi({ description: 'Stable; one of the codes that the documentation lists.' }),
+    requestId: z.string(),
+    errors: z
+      .array(
+        z.object({
+          pointer: z.string().optional(),
+          parameter: z.string().optional(),
+          header: z.string().optional(),
+          detail: z.string(),
+        }),
+      )
+      .optional(),
+  })
+  .openapi('Problem');
+
+export const Health = z
+  .object({
+    ready: z.boolean(),
+    dependencies: z.record(z.string(), z.object({ ready: z.boolean(), reason: z.string().optional() })),
+  })
+  .openapi('Health');
