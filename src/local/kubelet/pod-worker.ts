@@ -85,7 +85,7 @@ export class PodWorker {
       this.#deps.log(`${this.#name}: ${describe(error)}`);
     }
     // The last status matters less than an end: the API server may be gone already.
-    if (this.#reason === 'shutdown') await Promise.race([this.#status.idle(this.uid), pause(LAST_STATUS_MS)]);
+    if (this.#reason === 'shutdown') await Promise.race([this.#status.idle(this.#name), pause(LAST_STATUS_MS)]);
     else await this.#remove();
     await this.#status.close();
   }
@@ -186,17 +186,17 @@ export class PodWorker {
     const [namespace, name] = this.#key;
     await rm(layout.sandbox(config.dir, this.uid), { recursive: true, force: true });
     if (this.#reason === 'gone') return;
-    this.#status.add(this.uid, async () => {
+    this.#status.add(this.#name, async () => {
       // With a body the API ignores the query, so the grace period belongs into the body too.
       const body = { preconditions: { uid: this.uid }, gracePeriodSeconds: 0 };
       await ignoring([404, 409], api.core.deleteNamespacedPod({ name, namespace, body }));
     });
-    await this.#status.idle(this.uid);
+    await this.#status.idle(this.#name);
   }
 
   #publish(view: ContainerView): void {
     this.#view = view;
-    this.#status.add(this.uid, async () => {
+    this.#status.add(this.#name, async () => {
       const [namespace, name] = this.#key;
       const status = podStatus(this.#pod, this.#container, this.#view, this.#ip);
       // With the uid the API refuses to write this onto a later pod of the same name.
