@@ -1,0 +1,38 @@
+/**
+ * Preloaded into a worker process by tests: kills it with SIGKILL at one place, named by `FLEET_TEST_FAILPOINT`.
+ *
+ * - `<activity>:before` when the first attempt of the activity begins
+ * - `<activity>:after` when its work is done and nobody was told
+ * - `uploadPart:<n>` when the n-th part was sent
+ */
+import { Context } from '@temporalio/activity';
+import { FleetActivityInterceptor } from '../../activities/interceptor.ts';
+import { BackupStore } from '../../src/clients/s3.ts';
+
+const [place = '', when = ''] = (process.env['FLEET_TEST_FAILPOINT'] ?? '').split(':');
+
+function die(): void {
+  process.kill(process.pid, 'SIGKILL');
+}
+
+const execute = FleetActivityInterceptor.prototype.execute;
+FleetActivityInterceptor.prototype.execute = async function patched(input, next) {
+  const here = Context.current().info.activityType === place;
+  if (here && when === 'before') die();
+  return execute.call(this, input, async (inner) => {
+    const result = await next(inner);
+    if (here && when === 'after') die();
+    return result;
+  });
+};
+
+if (place === 'uploadPart') {
+  const uploadPart = BackupStore.prototype.uploadPart;
+  let sent = 0;
+  BackupStore.prototype.uploadPart = async function patched(...args) {
+    const part = await uploadPart.apply(this, args);
+    sent += 1;
+    if (sent === Number(when)) die();
+    return part;
+  };
+}

@@ -1,0 +1,196 @@
+/** A fleet of one worker process on the shared local stack, with names of its own. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { dirname, join, resolve } from 'node:path';
+import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
+import { execa } from 'execa';
+import { inject } from 'vitest';
+import { BackupStore } from '../../src/clients/s3.ts';
+import { Catalog } from '../../src/clients/catalog.ts';
+import { ClusterAccess } from '../../src/local/demo/cluster-access.ts';
+import type { Progress } from '../../src/domain/operation.ts';
+
+const ROOT = resolve(import.meta.dirname, '../..');
+
+/** Wait until `check` answers something, by asking again. Every wait in the tests is a condition with an end. */
+export async function until<T>(
+  what: string,
+  check: () => Promise<T | undefined | false | null>,
+  seconds = 60,
+): Promise<T> {
+  const end = Date.now() + seconds * 1000;
+  for (;;) {
+    const found = await check();
+    if (found !== undefined && found !== false && found !== null) return found;
+    if (Date.now() > end) throw new Error(`Waited ${seconds} s in vain: ${what}.`);
+    await new Promise((wake) => setTimeout(wake, 50));
+  }
+}
+
+export interface WorkerOptions {
+  /** Where to die: `<activity>:<before|after>` or `uploadPart:<n>`, see failpoint.ts. */
+  readonly failpoint?: string;
+  readonly env?: Record<string, string>;
+}
+
+export class Fleet {
+  readonly env: Record<string, string>;
+  readonly tenant = `t${randomBytes(4).toString('hex')}`;
+  readonly taskQueue = `fleet-${this.tenant}`;
+  readonly client: Client;
+  readonly store: BackupStore;
+  readonly catalog: Catalog;
+  readonly #connection: Connection;
+  readonly #workers: ChildProcess[] = [];
+  /** All output of all workers. */
+  log = '';
+
+  private constructor(env: Record<string, string>, connection: Connection) {
+    this.env = { ...env, FLEET_TASK_QUEUE: this.taskQueue };
+    this.#connection = connection;
+    this.client = new Client({ connection });
+    this.store = openStore(this.env);
+    this.catalog = new Catalog(this.env['DATABASE_URL'] ?? '');
+  }
+
+  static async open(change: Record<string, string> = {}): Promise<Fleet> {
+    const env = { ...inject('localEnv'), ...change };
+    // The clients in this process find their credentials where the SDK looks for them.
+    for (const name of ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_REGION']) process.env[name] = env[name];
+    const connection = await Connection.connect({ address: env['TEMPORAL_ADDRESS'] ?? '' });
+    return new Fleet(env, connection);
+  }
+
+  /** Start a worker process and wait until it polls. */
+  async worker({ failpoint, env = {} }: WorkerOptions = {}): Promise<ChildProcess> {
+    const port = String(await freePort());
+    const bundle = await workflowBundle(this.env['KUBECONFIG'] ?? '');
+    const preload = failpoint === undefined ? [] : ['--import', join(ROOT, 'test/support/failpoint.ts')];
+    const worker = spawn(process.execPath, [...preload, join(ROOT, 'src/worker.ts')], {
+      env: {
+        PATH: process.env['PATH'],
+        HOME: process.env['HOME'],
+        ...this.env,
+        FLEET_WORKER_HEALTH_PORT: port,
+        FLEET_WORKFLOW_BUNDLE: bundle,
+        ...(failpoint !== undefined && { FLEET_TEST_FAILPOINT: failpoint }),
+        ...env,
+      },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    this.#workers.push(worker);
+    for (const stream of [worker.stdout, worker.stderr]) {
+      stream.on('data', (chunk: Buffer) => {
+        this.log += chunk.toString();
+      });
+    }
+    await until('the worker polls', async () => {
+      if (worker.exitCode !== null) throw new Error(`The worker ended: ${this.log.slice(-2000)}`);
+      const answer = await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => undefined);
+      return answer?.ok;
+    });
+    return worker;
+  }
+
+  async start(type: string, input: unknown, workflowId = `${type}-${randomBytes(4).toString('hex')}`) {
+    return this.client.workflow.start(type, { taskQueue: this.taskQueue, workflowId, args: [input] });
+  }
+
+  async run<T = Record<string, unknown>>(type: string, input: unknown): Promise<T> {
+    return (await this.start(type, input)).result() as Promise<T>;
+  }
+
+  progress(handle: WorkflowHandle): Promise<Progress> {
+    return handle.query<Progress, []>('progress');
+  }
+
+  access(cluster: string): Promise<ClusterAccess> {
+    return ClusterAccess.open(this.env['KUBECONFIG'] ?? '', { tenant: this.tenant, cluster });
+  }
+
+  /** The `temporal` CLI, as a user would call it. @returns what it printed */
+  async temporal(...args: string[]): Promise<string> {
+    const { stdout } = await execa(await temporalBinary(), args, {
+      env: { TEMPORAL_ADDRESS: this.env['TEMPORAL_ADDRESS'] ?? '' },
+    });
+    return stdout;
+  }
+
+  async kubectlNamespaces(): Promise<string[]> {
+    const { KubeConfig, CoreV1Api } = await import('@kubernetes/client-node');
+    const config = new KubeConfig();
+    config.loadFromFile(this.env['KUBECONFIG'] ?? '');
+    const { items } = await config.makeApiClient(CoreV1Api).listNamespace();
+    return items.map(({ metadata }) => metadata?.name ?? '');
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(
+      this.#workers.map(async (worker) => {
+        if (worker.exitCode !== null || worker.signalCode !== null) return;
+        const ended = new Promise((resolve) => worker.once('exit', resolve));
+        worker.kill('SIGKILL');
+        await ended;
+      }),
+    );
+    this.store.close();
+    await this.catalog.close();
+    await this.#connection.close();
+  }
+}
+
+/** Resolves when the process is gone. */
+export async function exited(worker: ChildProcess): Promise<NodeJS.Signals | null> {
+  if (worker.exitCode === null && worker.signalCode === null) {
+    await new Promise((resolve) => worker.once('exit', resolve));
+  }
+  return worker.signalCode;
+}
+
+export function openStore(env: Record<string, string>): BackupStore {
+  return new BackupStore({
+    bucket: env['FLEET_BACKUP_BUCKET'] ?? '',
+    region: env['AWS_REGION'] ?? 'us-east-1',
+    endpoint: env['FLEET_S3_ENDPOINT'] ?? '',
+    forcePathStyle: true,
+  });
+}
+
+/** Points of a few dimensions whose content depends on their id alone. */
+export function smallPoints(count: number, dimensions = 4) {
+  return Array.from({ length: count }, (_, id) => ({
+    id,
+    vector: Array.from({ length: dimensions }, (_ignored, axis) => Math.sin(id * 7 + axis * 3) + 1.5),
+    payload: { document_id: `d${id}`, tags: [id % 2 === 0 ? 'even' : 'odd'], nested: { b: id, a: [id, null] } },
+  }));
+}
+
+let bundling: Promise<string> | undefined;
+
+/** One bundle for all workers of a test file, beside the stack's files. */
+function workflowBundle(kubeconfig: string): Promise<string> {
+  bundling ??= (async () => {
+    const file = join(dirname(kubeconfig), `workflows-${process.pid}.js`);
+    if (!existsSync(file)) await execa(process.execPath, [join(ROOT, 'src/bundle-workflows.ts'), file]);
+    return file;
+  })();
+  return bundling;
+}
+
+async function temporalBinary(): Promise<string> {
+  const { ensureTools } = await import('../../src/local/toolchain/toolchain.ts');
+  return (await ensureTools({ log: () => undefined })).temporal;
+}
+
+async function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
+    });
+  });
+}
