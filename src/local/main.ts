@@ -102,7 +102,7 @@ function summary({ parts, links, tools, env }: Infrastructure): string {
   const named = [
     ['API', links.api],
     ['API docs', links.apiDocs],
-    ['API token', `jq -r .env.FLEET_API_TOKENS ${dataDirectory()}/stack.json`],
+    ['API token', `export FLEET_TOKEN=$(cat ${links.apiToken})`],
     ['Temporal UI', links.temporalUi],
     ['backups', `${links.bucket} at ${links.s3}`],
     ['kubectl', `export KUBECONFIG=${links.kubeconfig}`],

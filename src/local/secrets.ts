@@ -18,7 +18,13 @@ export function loadSecrets(dataDir: string): Secrets {
   const kept = existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Partial<Secrets>) : {};
   const secrets = { ...newSecrets(), ...kept };
   writeSecret(path, `${JSON.stringify(secrets, null, 2)}\n`);
+  writeSecret(apiTokenPath(dataDir), `${secrets.apiToken}\n`);
   return secrets;
+}
+
+/** The API token also has a file of its own, for `$(cat ...)` on a command line. */
+export function apiTokenPath(dataDir: string): string {
+  return join(dataDir, 'api-token');
 }
 
 /** Writes a file that only its owner may read, complete or not at all. */

@@ -10,7 +10,7 @@ import { BACKUP_BUCKET, s3Part } from './parts/s3.ts';
 import { temporalPart } from './parts/temporal.ts';
 import { REPOSITORY } from './paths.ts';
 import { choosePorts, type Ports } from './ports.ts';
-import { loadSecrets, type Secrets } from './secrets.ts';
+import { apiTokenPath, loadSecrets, type Secrets } from './secrets.ts';
 import { Supervisor, type Part, type PartCrashedError, type ReadyPart } from './supervisor.ts';
 import { ensureTools, type Tools } from './toolchain/toolchain.ts';
 
@@ -20,7 +20,7 @@ export interface StackOptions {
   /** `default`: the usual ports or those that the environment names. `free`: any that are free. */
   readonly ports?: 'default' | 'free';
   readonly log?: (line: string) => void;
-  /** Aborting it makes a start fail, with nothing left running. */
+  /** Aborting it makes a start fail, with nothing left running. It means nothing once the stack has started. */
   readonly signal?: AbortSignal;
 }
 
@@ -31,6 +31,8 @@ export interface Links {
   readonly s3: string;
   readonly bucket: string;
   readonly kubeconfig: string;
+  /** The file that holds the token of the tenant `acme`. */
+  readonly apiToken: string;
 }
 
 export interface Infrastructure {
@@ -85,7 +87,6 @@ async function start(options: StackOptions, morePartsOf: (context: Context) => P
   }
   const supervisor = new Supervisor(dataDir);
   const stop = async () => {
-    options.signal?.removeEventListener('abort', stopQuietly);
     await supervisor.stop();
     lock.release();
   };
@@ -103,9 +104,11 @@ async function start(options: StackOptions, morePartsOf: (context: Context) => P
     const parts = infrastructureParts({ dataDir, ports, secrets, tools });
     const more = morePartsOf({ env, ports, tools, names: parts.map((part) => part.name) });
     const ready = await supervisor.startAll([...parts, ...more]);
+    options.signal?.removeEventListener('abort', stopQuietly);
+    options.signal?.throwIfAborted();
     return {
       env,
-      links: linksOf(env, ports),
+      links: linksOf(dataDir, ports),
       tools,
       parts: ready,
       stop,
@@ -176,7 +179,7 @@ function environment({ dataDir, ports, secrets, tools }: Settings): Record<strin
   };
 }
 
-function linksOf(env: Record<string, string>, ports: Ports): Links {
+function linksOf(dataDir: string, ports: Ports): Links {
   const api = `http://127.0.0.1:${ports.api}`;
   return {
     api,
@@ -184,6 +187,7 @@ function linksOf(env: Record<string, string>, ports: Ports): Links {
     temporalUi: `http://127.0.0.1:${ports.temporalUi}`,
     s3: `http://127.0.0.1:${ports.s3}`,
     bucket: `s3://${BACKUP_BUCKET}`,
-    kubeconfig: env.KUBECONFIG ?? '',
+    kubeconfig: kubeconfigPath(dataDir),
+    apiToken: apiTokenPath(dataDir),
   };
 }
