@@ -56,6 +56,8 @@ async function main(): Promise<void> {
     ...workflowSource(config),
     taskQueue: config.FLEET_TASK_QUEUE,
     maxCachedWorkflows: 200,
+    // How long a dead worker's workflows wait for it before another one takes them up; the default is 10 s.
+    stickyQueueScheduleToStartTimeout: '3s',
     maxConcurrentActivityTaskExecutions: 40,
   });
   const transfer = await Worker.create({

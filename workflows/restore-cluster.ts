@@ -68,7 +68,9 @@ export async function RestoreCluster(
         let restored = 0;
         await inParallel(names, PARALLEL_COLLECTIONS, async (collection) => {
           saga.add(`collection "${collection}"`, () => persistent.dropRestoredCollection({ target, collection }));
-          total += await restoreCollection({ target, location, collection, ...replicas });
+          const restoredPoints = await restoreCollection({ target, location, collection, ...replicas });
+          // Not `total += await ...`: that would add to what the total was before the other lane's result.
+          total += restoredPoints;
           restored += 1;
           operation.advance(STEPS.restore, restored, names.length, 'collections');
         });

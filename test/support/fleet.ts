@@ -3,6 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { gunzipSync } from 'node:zlib';
 import { dirname, join, resolve } from 'node:path';
 import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
 import { execa } from 'execa';
@@ -124,6 +125,22 @@ export class Fleet {
     config.loadFromFile(this.env['KUBECONFIG'] ?? '');
     const { items } = await config.makeApiClient(CoreV1Api).listNamespace();
     return items.map(({ metadata }) => metadata?.name ?? '');
+  }
+
+  /** Contents of all Secrets of a type, as text; Helm's own are unpacked. */
+  async secretTexts(namespace: string, type: string): Promise<string[]> {
+    const { KubeConfig, CoreV1Api } = await import('@kubernetes/client-node');
+    const config = new KubeConfig();
+    config.loadFromFile(this.env['KUBECONFIG'] ?? '');
+    const { items } = await config.makeApiClient(CoreV1Api).listNamespacedSecret({ namespace });
+    return items
+      .filter((item) => item.type === type)
+      .flatMap(({ data }) => Object.values(data ?? {}))
+      .map((value) => {
+        const once = Buffer.from(value, 'base64').toString();
+        const twice = Buffer.from(once, 'base64');
+        return twice[0] === 0x1f && twice[1] === 0x8b ? gunzipSync(twice).toString() : once;
+      });
   }
 
   async close(): Promise<void> {

@@ -63,7 +63,12 @@ export class ClusterAccess {
     let loaded = 0;
     const lane = async (peer: number): Promise<void> => {
       for (let batch = batches.shift(); batch !== undefined; batch = batches.shift()) {
-        await this.call('PUT', `/collections/${encodeURIComponent(collection)}/points?wait=true`, { points: batch }, peer);
+        await this.call(
+          'PUT',
+          `/collections/${encodeURIComponent(collection)}/points?wait=true`,
+          { points: batch },
+          peer,
+        );
         loaded += batch.length;
         onProgress?.(loaded);
       }

@@ -1,0 +1,130 @@
+/** kill -9 of the worker in the middle of things: another worker carries on, and nothing is there twice or left over. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { backupKeys } from '../../src/domain/naming.ts';
+import { exited, Fleet, smallPoints } from '../support/fleet.ts';
+
+/** `npm run test:crash` kills at every place, `npm test` at the worst ones: each kill waits for a heartbeat to be missed. */
+const EVERYWHERE = process.env['FLEET_TEST_CRASHES'] === 'all';
+const PLACES = {
+  provision: EVERYWHERE
+    ? [
+        'takeLease:after',
+        'reserveCluster:after',
+        'ensureNamespace:before',
+        'ensureNamespace:after',
+        'ensureApiKey:after',
+        'installRelease:before',
+        'installRelease:after',
+        'awaitPeers:after',
+        'ensureCollection:after',
+        'setClusterPhase:after',
+        'endOperation:after',
+      ]
+    : ['installRelease:after'],
+  backup: EVERYWHERE
+    ? [
+        'takeLease:after',
+        'planBackup:after',
+        'listShardSnapshots:after',
+        'createShardSnapshot:before',
+        'createShardSnapshot:after',
+        'uploadPart:1',
+        'uploadPart:2',
+        'transferShardSnapshot:after',
+        'deleteShardSnapshot:before',
+        'deleteShardSnapshot:after',
+        'commitBackup:before',
+        'commitBackup:after',
+        'indexBackup:after',
+        'endOperation:after',
+      ]
+    : ['createShardSnapshot:after', 'uploadPart:2'],
+  restore: EVERYWHERE
+    ? [
+        'openBackup:after',
+        'createRestoredCollection:after',
+        'recoverReplica:before',
+        'recoverReplica:after',
+        'verifyRestoredCollection:after',
+        'restoreAliases:after',
+        'closeBackup:after',
+      ]
+    : ['recoverReplica:after'],
+} as const;
+
+describe('kill -9 of the worker', () => {
+  let fleet: Fleet;
+  beforeAll(async () => {
+    // Small parts, so that a small snapshot is many of them.
+    fleet = await Fleet.open({ FLEET_TRANSFER_PART_BYTES: '5242880', FLEET_TRANSFER_LANES: '2' });
+  });
+  afterAll(() => fleet.close());
+
+  /** Kill one worker after the other at the given places, then let one finish. */
+  async function survive(
+    type: string,
+    input: unknown,
+    failpoints: readonly string[],
+  ): Promise<Record<string, unknown>> {
+    const handle = await fleet.start(type, input);
+    for (const failpoint of failpoints) {
+      const worker = await fleet.worker({ failpoint });
+      expect(await exited(worker), `the worker dies at ${failpoint}`).toBe('SIGKILL');
+    }
+    await fleet.worker();
+    return (await handle.result()) as Record<string, unknown>;
+  }
+
+  test('a provision ends in one cluster', { timeout: EVERYWHERE ? 900_000 : 180_000 }, async () => {
+    const input = { tenant: fleet.tenant, cluster: 'docs', collections: [{ preset: 'documents', vectorSize: 256 }] };
+    expect(await survive('ProvisionCluster', input, PLACES.provision)).toMatchObject({ cluster: 'docs' });
+    const cluster = await fleet.access('docs');
+    expect(cluster.peers).toHaveLength(3);
+    expect(Object.keys(await cluster.indexes('documents'))).toHaveLength(6);
+    const namespaces = await fleet.kubectlNamespaces();
+    expect(namespaces.filter((name) => name.startsWith(`fleet-${fleet.tenant}`))).toHaveLength(1);
+    await fleet.close();
+  });
+
+  test(
+    'a backup ends in one backup, with no snapshot and no upload left over',
+    { timeout: EVERYWHERE ? 900_000 : 180_000 },
+    async () => {
+      const tenant = fleet.tenant;
+      fleet = Object.assign(await Fleet.open({ FLEET_TRANSFER_PART_BYTES: '5242880', FLEET_TRANSFER_LANES: '2' }), {
+        tenant,
+      });
+      const cluster = await fleet.access('docs');
+      await cluster.load('documents', smallPoints(20_000, 256));
+      const digest = await cluster.digest('documents');
+
+      const result = await survive('BackupCluster', { tenant, cluster: 'docs' }, PLACES.backup);
+      expect(result).toMatchObject({ points: 20_000, shards: 3 });
+
+      expect(await cluster.nodeSnapshots('documents')).toEqual([]);
+      const backups = await fleet.catalog.backups({ tenant, cluster: 'docs' }, { limit: 10 });
+      expect(backups.map(({ backup }) => backup)).toEqual([result['backup']]);
+      const keys = backupKeys({ prefix: '', tenant, cluster: 'docs', backup: String(result['backup']) });
+      expect(await fleet.store.openUploads(keys.root)).toEqual([]);
+      const objects: string[] = [];
+      for await (const { key } of fleet.store.list(keys.data)) if (key.endsWith('.snapshot')) objects.push(key);
+      expect(objects).toHaveLength(3);
+
+      const restore = { tenant, source: 'docs', backup: result['backup'], cluster: 'again', nodes: 2 };
+      expect(await fleet.run('RestoreCluster', restore)).toMatchObject({ points: 20_000 });
+      expect(await (await fleet.access('again')).digest('documents')).toEqual(digest);
+    },
+  );
+
+  test('a restore ends with every point, none of them twice', { timeout: EVERYWHERE ? 900_000 : 180_000 }, async () => {
+    const { tenant } = fleet;
+    await fleet.close();
+    fleet = Object.assign(await Fleet.open(), { tenant });
+    const digest = await (await fleet.access('docs')).digest('documents');
+    const [backup] = await fleet.catalog.backups({ tenant, cluster: 'docs' }, { limit: 1 });
+    const restore = { tenant, source: 'docs', backup: backup?.backup, cluster: 'third', nodes: 1 };
+    expect(await survive('RestoreCluster', restore, PLACES.restore)).toMatchObject({ points: 20_000 });
+    const third = await fleet.access('third');
+    expect(await third.digest('documents')).toEqual(digest);
+  });
+});
