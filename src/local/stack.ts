@@ -141,7 +141,9 @@ function infrastructureParts({ dataDir, ports, secrets, tools }: Settings): Part
 function kubelet(env: Record<string, string>, tools: Tools, ports: Ports, options: StackOptions): Part {
   return kubeletPart({
     ...env,
-    ...('server' in tools.qdrant ? { QDRANT_BIN: tools.qdrant.server } : { FLEET_QDRANT_PYTHON: tools.qdrant.python }),
+    ...('server' in tools.qdrant
+      ? { QDRANT_BIN: tools.qdrant.server }
+      : { FLEET_QDRANT_NODE_PYTHON: tools.qdrant.python }),
     FLEET_KUBELET_DIR: join(realpathSync(options.dataDir), 'kubelet'),
     // Stacks beside each other, as in tests, need pod addresses of their own.
     ...(options.ports === 'free' ? { FLEET_KUBELET_POD_CIDR: podRange(ports) } : {}),
