@@ -29,12 +29,14 @@ async function demo(interrupted: AbortSignal): Promise<number> {
   const running = findRunning(dataDirectory());
   if (running !== undefined) {
     log(`Using the stack that runs: ${running.links.api}`);
-    await Promise.race([runDemo(running), aborted(interrupted)]);
-    return interrupted.aborted ? 130 : 0;
+    const equal = await Promise.race([runDemo(running), aborted(interrupted)]);
+    if (interrupted.aborted) return INTERRUPTED;
+    return equal === true ? 0 : 1;
   }
   return withStack(interrupted, async (stack, crashed) => {
     log(`\n${summary(stack)}\n`);
-    await Promise.race([runDemo(stack), aborted(interrupted), crashed]);
+    const equal = await Promise.race([runDemo(stack), aborted(interrupted), crashed]);
+    return equal === true ? 0 : 1;
   });
 }
 
@@ -68,7 +70,7 @@ async function tools(interrupted: AbortSignal): Promise<number> {
 /** Starts a stack, uses it, and stops it whatever happens. A crash of a part makes the status 1. */
 async function withStack(
   interrupted: AbortSignal,
-  use: (stack: Infrastructure, crashed: Promise<never>) => Promise<void>,
+  use: (stack: Infrastructure, crashed: Promise<never>) => Promise<number | void>,
 ): Promise<number> {
   const dataDir = dataDirectory();
   const stack = await startStack({ dataDir, log, signal: interrupted });
@@ -77,8 +79,8 @@ async function withStack(
   crashed.catch(() => undefined); // it may come while nobody is waiting for it any more
   announce(dataDir, stack);
   try {
-    await use(stack, crashed);
-    return interrupted.aborted ? INTERRUPTED : 0;
+    const status = await use(stack, crashed);
+    return interrupted.aborted ? INTERRUPTED : (status ?? 0);
   } catch (error) {
     log(`\n${describe(error)}`);
     return 1;
@@ -90,11 +92,17 @@ async function withStack(
   }
 }
 
-/** The demonstration is loaded only here, so that a start does not pay for it. */
-async function runDemo(stack: RunningStack): Promise<void> {
-  const path = new URL('./demo/demo.ts', import.meta.url).href;
-  const module = (await import(path)) as { runDemo: (stack: RunningStack) => Promise<void> };
-  await module.runDemo(stack);
+/** The demonstration is loaded only here, so that a start does not pay for it. Answers whether all came back equal. */
+async function runDemo(stack: RunningStack): Promise<boolean> {
+  const module = await import('./demo/demo.ts');
+  try {
+    return await module.runDemo(stack);
+  } catch (error) {
+    // Foreseen: the message names the operation and where to look at it.
+    if (!(error instanceof module.DemoFailedError)) throw error;
+    log(`\n${error.message}\n\nVERDICT: FAILED.`);
+    return false;
+  }
 }
 
 function summary({ parts, links, tools, env }: Infrastructure): string {

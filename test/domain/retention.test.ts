@@ -116,7 +116,11 @@ describe('retention', () => {
   });
 
   test('everything goes that no rule keeps', () => {
-    const list = Array.from({ length: 6 }, (_, index) => ({ id: `b${index}`, time: NOW - index * HOUR, leased: false }));
+    const list = Array.from({ length: 6 }, (_, index) => ({
+      id: `b${index}`,
+      time: NOW - index * HOUR,
+      leased: false,
+    }));
     expect(removed(list, { keepLast: 2 })).toEqual(['b2', 'b3', 'b4', 'b5']);
     expect(removed(list, { keepWithinDays: 3 / 24 })).toEqual(['b4', 'b5']);
     expect(removed(list, { keepLast: 1, keepWithinDays: 0 })).toEqual(['b1', 'b2', 'b3', 'b4', 'b5']);

@@ -31,17 +31,15 @@ describe('shard plan', () => {
                 ),
               ),
             )
-            .map(
-              (owners): CollectionPlacement => ({
-                collection: `c${index}`,
-                transfers: 0,
-                resharding: 0,
-                shards: owners.map((replicas, shard) => ({
-                  shard,
-                  replicas: replicas.map((peer) => ({ peer, state: 'Active' })),
-                })),
-              }),
-            ),
+            .map((owners): CollectionPlacement => ({
+              collection: `c${index}`,
+              transfers: 0,
+              resharding: 0,
+              shards: owners.map((replicas, shard) => ({
+                shard,
+                replicas: replicas.map((peer) => ({ peer, state: 'Active' })),
+              })),
+            })),
         ),
       ),
     );
