@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from collections_config import check_name, new_config, updated_config
 from engine import SCHEMA_TYPES, Json
-from errors import bad_request, conflict, format_error, no_collection, not_found
+from errors import bad_request, conflict, format_error, internal, no_collection, not_found
 
 ACTIVE, DEAD, PARTIAL = "Active", "Dead", "Partial"
 
@@ -196,10 +196,10 @@ def set_replicas(state: Json, name: str, uid: str, shard_id: int, replicas: Json
     for peer, replica in replicas.items():
         if replica is None:
             shard["replicas"].pop(peer, None)
-        elif peer in state["peers"]:
+        elif peer in shard["replicas"]:
             shard["replicas"][peer] = replica
     if not active_peers(shard):
-        raise bad_request(f"Shard {shard_id} must have at least one active replica after this change")
+        raise internal(f"Shard {shard_id} must have at least one active replica after this change")
     return True
 
 

@@ -133,7 +133,7 @@ class Node:
                 shard.engine()
                 if shard.created:
                     name = next((n for n, c in self.state["collections"].items() if c["uid"] == uid), None)
-                    if name is not None and len(self.state["collections"][name]["shards"][str(shard_id)]["replicas"]) > 1:
+                    if name is not None:
                         self.mark_dead(name, shard_id, str(self.peer_id))
             except ApiError as error:
                 print(f"qdrant-node: shard {shard_id}: {error}", file=sys.stderr)
@@ -226,10 +226,13 @@ class Node:
         return state
 
     def mark_dead(self, name: str, shard_id: int, peer: str) -> None:
-        """Declares a replica Dead. Raises ApiError if it is the last Active one."""
+        """Declares a replica Dead. Raises ApiError (500) if it is the last Active one."""
         collection = self.state["collections"].get(name)
         if collection is None:
             raise no_collection(name)
+        shard = metadata.shard_of(collection, shard_id)
+        if metadata.active_peers(shard) == [peer]:
+            raise internal(f"The last active replica of shard {shard_id} is not available")
         try:
             if self.is_owner:
                 self.execute("set_replicas", {"name": name, "uid": collection["uid"], "shard_id": shard_id,
@@ -240,9 +243,6 @@ class Node:
             self.apply(answer["state"], [])
         except PeerUnreachable:
             with self._state_lock:
-                shard = collection["shards"][str(shard_id)]
-                if metadata.active_peers(shard) == [peer]:
-                    raise internal(f"The last active replica of shard {shard_id} is not available") from None
                 mark = {"id": secrets.token_hex(8), "name": name, "uid": collection["uid"], "shard_id": shard_id,
                         "peer": peer}
                 self.pending.append(mark)
@@ -343,7 +343,7 @@ class Node:
                 for peer, replica in shard["replicas"].items():
                     if replica == ACTIVE or not active or self.stopping.is_set():
                         continue
-                    if not self._reachable(peer) or not self._reachable(active[0]):
+                    if not self.reachable(peer) or not self.reachable(active[0]):
                         continue
                     try:
                         self.transfer(name, int(shard_id), int(active[0]), int(peer), {}, sync=True)
@@ -351,7 +351,7 @@ class Node:
                         print(f"qdrant-node: shard {shard_id} of {name} not healed: {error}", file=sys.stderr)
                         self.stopping.wait(0.5)
 
-    def _reachable(self, peer: str) -> bool:
+    def reachable(self, peer: str) -> bool:
         if peer == str(self.peer_id):
             return True
         try:

@@ -105,7 +105,7 @@ class Points:
             except PeerUnreachable:
                 node.mark_dead(name, shard_id, active[0])
             except ApiError as error:
-                if error.status != NOT_PRIMARY or time.monotonic() > deadline:
+                if error.status not in (NOT_PRIMARY, 503) or node.stopping.is_set() or time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
 
@@ -118,13 +118,27 @@ class Points:
             collection = node.state["collections"].get(name)
             if collection is None or collection["uid"] != request["uid"]:
                 raise no_collection(name)
-            active = metadata.active_peers(metadata.shard_of(collection, shard_id))
+            active = self.settled_replicas(name, collection, shard_id)
             if not active or active[0] != str(node.peer_id):
                 raise ApiError(NOT_PRIMARY, "this peer is not the shard's primary")
             shard.operation = max(shard.operation, collection["operation"]) + 1
             apply_operation(shard, request["operation"])
             parallel([lambda peer=peer: self.forward(peer, request) for peer in active[1:]])
             return shard.operation
+
+    def settled_replicas(self, name: str, collection: Json, shard_id: int) -> list[str]:
+        """The Active replicas, after those that would come before this peer as primary are known to be there.
+
+        The caller may have found one of them gone while the owner, who tells the others, is gone as well.
+        """
+        node = self.node
+        active = metadata.active_peers(metadata.shard_of(collection, shard_id))
+        if str(node.peer_id) in active:
+            for peer in active[: active.index(str(node.peer_id))]:
+                if not node.reachable(peer):
+                    node.mark_dead(name, shard_id, peer)
+        collection = node.state["collections"].get(name)
+        return [] if collection is None else metadata.active_peers(metadata.shard_of(collection, shard_id))
 
     def forward(self, peer: str, request: Json) -> None:
         node = self.node

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import threading
+from dataclasses import dataclass
 from typing import Any, Callable
 
 import qdrant_edge as edge
@@ -20,8 +21,16 @@ import qdrant_edge as edge
 import tarball
 from engine import Json, dense_vectors, engine_filter, engine_vector, payload_selector, plain_id, plain_record
 from engine import schema_name, shard_config, update_operation
-from errors import not_found
+from errors import unavailable
 from files import write_atomic
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Unpacked and opened data that is not the shard's data yet."""
+
+    path: str
+    engine: Any
 
 
 class LocalShard:
@@ -55,7 +64,7 @@ class LocalShard:
             return engine
         with self.lock:
             if self.removed:
-                raise not_found("Shard is being removed from this peer")
+                raise unavailable("the shard is closed or has left this peer")
             if self._engine is None:
                 path = self.current
                 if path is None:
@@ -157,8 +166,8 @@ class LocalShard:
             assert path is not None
             use(tarball.shard_entries(path, prefix, replica_state))
 
-    def prepare(self, archive: str, prefix: str = "") -> str | None:
-        """Unpacks an archive beside the current data; None if it holds no data for this shard.
+    def prepare(self, archive: str, prefix: str = "") -> "Prepared | None":
+        """Unpacks and opens an archive beside the current data; None if it holds no data for this shard.
 
         A snapshot of another vector layout becomes an empty shard: Qdrant answers `true` to that, too.
         """
@@ -167,23 +176,25 @@ class LocalShard:
             if not tarball.unpack(archive, path, prefix):
                 shutil.rmtree(path, ignore_errors=True)
                 return None
-            edge.EdgeShard.load(path).close()
+            engine = edge.EdgeShard.load(path)
             if vector_layout(path) != expected_layout(self.params):
+                engine.close()
                 shutil.rmtree(path)
-                self._create(path).close()
+                engine = self._create(path)
+            engine.flush()
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise
-        return path
+        return Prepared(path, engine)
 
-    def replace(self, path: str) -> None:
-        """Makes a prepared folder the shard's data."""
+    def replace(self, prepared: "Prepared") -> None:
+        """Makes prepared data the shard's data."""
         with self.lock:
+            if self.removed:
+                raise unavailable("the shard is closed or has left this peer")
             old = self.current
-            engine = edge.EdgeShard.load(path)
-            engine.flush()
-            self._point_at(path)
-            self._engine = engine
+            self._point_at(prepared.path)
+            self._engine = prepared.engine
             self.created = False
             self.dirty = True
             self.apply_schema(self.schema)

@@ -54,8 +54,9 @@ class Snapshots:
     def list(self, folder: str) -> list[Json]:
         if not os.path.isdir(folder):
             return []
-        return [describe(os.path.join(folder, name)) for name in sorted(os.listdir(folder))
-                if name.endswith(".snapshot") and os.path.isfile(os.path.join(folder, name))]
+        with self._lock:
+            return [describe(os.path.join(folder, name)) for name in sorted(os.listdir(folder))
+                    if name.endswith(".snapshot") and os.path.isfile(os.path.join(folder, name))]
 
     def find(self, folder: str, name: str) -> str:
         if not os.path.isdir(folder):
@@ -69,9 +70,10 @@ class Snapshots:
         path = os.path.join(folder, name)
         if os.sep in name or not os.path.isfile(path):
             raise not_found(f'Snapshot "{path}" not found')
-        os.unlink(path)
-        if os.path.exists(path + ".checksum"):
-            os.unlink(path + ".checksum")
+        with self._lock:
+            os.unlink(path)
+            if os.path.exists(path + ".checksum"):
+                os.unlink(path + ".checksum")
         return True
 
     # --- create ---------------------------------------------------------------------------------------------------
@@ -149,12 +151,13 @@ class Snapshots:
         checksum = file_hash(temporary)
         time.sleep(self.node.settings.snapshot_delay)
         os.makedirs(folder, exist_ok=True)
-        path = os.path.join(folder, f"{stem}-{time.strftime('%Y-%m-%d-%H-%M-%S', time.gmtime())}.snapshot")
-        write_atomic(path + ".checksum", checksum.encode())
-        os.utime(temporary)
-        os.replace(temporary, path)
-        self.created[name] = self.created.get(name, 0) + 1
-        return describe(path)
+        with self._lock:  # Two of the same second have the same name: the later one replaces the earlier whole.
+            path = os.path.join(folder, f"{stem}-{time.strftime('%Y-%m-%d-%H-%M-%S', time.gmtime())}.snapshot")
+            write_atomic(path + ".checksum", checksum.encode())
+            os.utime(temporary)
+            os.replace(temporary, path)
+            self.created[name] = self.created.get(name, 0) + 1
+            return describe(path)
 
     def replica_state(self, name: str, shard_id: int) -> bytes:
         shard = metadata.shard_of(metadata.collection_of(self.node.state, name), shard_id)
@@ -283,7 +286,9 @@ class Snapshots:
         path = self.temporary_path()
         digest = hashlib.sha256()
         try:
-            with urllib.request.urlopen(request, timeout=60) as response, open(path, "wb") as out:
+            # No proxy: what a local node is told to fetch is local, too.
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(request, timeout=60) as response, open(path, "wb") as out:
                 expected = response.headers.get("content-length")
                 received = 0
                 while chunk := response.read(tarball.COPY_SIZE):
