@@ -10,6 +10,10 @@ export default class TallyReporter implements Reporter {
     const failed = count('failed') + broken + unhandledErrors.length;
     const skipped = count('skipped') === 0 ? '' : `, ${count('skipped')} skipped`;
     // Other reporters and the teardown of the stack still have things to say: this is the very last line.
-    process.once('exit', () => console.log(`${count('passed')} passed, ${failed} failed${skipped}`));
+    process.once('exit', (status) => {
+      // A run that failed without a failed test (the stack did not start, say) is not one of no failures.
+      const failures = failed === 0 && status !== 0 ? 1 : failed;
+      console.log(`${count('passed')} passed, ${failures} failed${skipped}`);
+    });
   }
 }

