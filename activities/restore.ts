@@ -82,7 +82,8 @@ export function createRestoreActivities(deps: ActivityDeps) {
     },
 
     /** Let go of the backup. */
-    async closeBackup({ location }: { location: BackupLocation }): Promise<void> {
+    async closeBackup({ tenant, source, backup }: { tenant: string; source: string; backup: string }): Promise<void> {
+      const location = { tenant, cluster: source, backup, prefix: config.FLEET_BACKUP_PREFIX };
       await store.deleteKeys([backupKeys(location).lease(workflowRun().workflowId)]);
     },
 

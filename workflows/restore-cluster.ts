@@ -36,14 +36,14 @@ export async function RestoreCluster(
   const target = { tenant, cluster };
   return runOperation({ kind: 'restore', ref: target, steps: Object.values(STEPS) }, async (operation) => {
     const { saga } = operation;
-    const known = { tenant, cluster: source, backup };
+    // The lease is written first of all, so it has to go however little came after it.
+    saga.add(`lease on backup ${backup} of ${source}`, () => persistent.closeBackup({ tenant, source, backup }));
     const plan = await operation.step(
       STEPS.open,
       () => preflight.openBackup({ tenant, source, backup, ...(collections !== undefined && { collections }) }),
       (found) => `${found.collections.length} collections, ${megabytes(found)} MB, Qdrant ${found.qdrantVersion}`,
     );
     const { location } = plan;
-    saga.add(`lease on backup ${backup} of ${known.cluster}`, () => persistent.closeBackup({ location }));
 
     if (await control.clusterExists(target)) operation.skip(STEPS.cluster, 'it exists');
     else {
@@ -84,7 +84,7 @@ export async function RestoreCluster(
       () => control.restoreAliases({ target, location, collections: names }),
       (switched) => `${switched.aliases} aliases`,
     );
-    await control.closeBackup({ location });
+    await control.closeBackup({ tenant, source, backup });
     const bytes = plan.collections.reduce((sum, collection) => sum + collection.bytes, 0);
     return { cluster, backup, collections: names.length, points, bytes, aliases };
   });

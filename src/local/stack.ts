@@ -61,7 +61,7 @@ export function startInfrastructure(options: StackOptions & { readonly kubelet?:
 export function startStack(options: StackOptions): Promise<Infrastructure> {
   return start(options, ({ env, ports, tools, names }) => [
     kubelet(env, tools, ports, options),
-    workerPart(env, ports, names),
+    workerPart(env, ports, names, realpathSync(options.dataDir)),
     apiPart(env, ports, names),
   ]);
 }

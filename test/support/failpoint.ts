@@ -15,6 +15,8 @@ function die(): void {
   process.kill(process.pid, 'SIGKILL');
 }
 
+// Called with the instance below.
+// oxlint-disable-next-line typescript/unbound-method
 const execute = FleetActivityInterceptor.prototype.execute;
 FleetActivityInterceptor.prototype.execute = async function patched(input, next) {
   const here = Context.current().info.activityType === place;
@@ -27,6 +29,7 @@ FleetActivityInterceptor.prototype.execute = async function patched(input, next)
 };
 
 if (place === 'uploadPart') {
+  // oxlint-disable-next-line typescript/unbound-method -- called with the instance below
   const uploadPart = BackupStore.prototype.uploadPart;
   let sent = 0;
   BackupStore.prototype.uploadPart = async function patched(...args) {

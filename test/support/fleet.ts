@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { gunzipSync } from 'node:zlib';
 import { dirname, join, resolve } from 'node:path';
+import { CoreV1Api, KubeConfig, type ApiConstructor, type ApiType } from '@kubernetes/client-node';
 import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
 import { execa } from 'execa';
 import { inject } from 'vitest';
@@ -104,7 +105,7 @@ export class Fleet {
   }
 
   progress(handle: WorkflowHandle): Promise<Progress> {
-    return handle.query<Progress, []>('progress');
+    return handle.query<Progress>('progress');
   }
 
   access(cluster: string): Promise<ClusterAccess> {
@@ -119,20 +120,21 @@ export class Fleet {
     return stdout;
   }
 
-  async kubectlNamespaces(): Promise<string[]> {
-    const { KubeConfig, CoreV1Api } = await import('@kubernetes/client-node');
+  /** Kubernetes by its own client, for what the fleet's client has no business with. */
+  kubernetes<T extends ApiType>(api: ApiConstructor<T>): T {
     const config = new KubeConfig();
     config.loadFromFile(this.env['KUBECONFIG'] ?? '');
-    const { items } = await config.makeApiClient(CoreV1Api).listNamespace();
+    return config.makeApiClient(api);
+  }
+
+  async kubectlNamespaces(): Promise<string[]> {
+    const { items } = await this.kubernetes(CoreV1Api).listNamespace();
     return items.map(({ metadata }) => metadata?.name ?? '');
   }
 
   /** Contents of all Secrets of a type, as text; Helm's own are unpacked. */
   async secretTexts(namespace: string, type: string): Promise<string[]> {
-    const { KubeConfig, CoreV1Api } = await import('@kubernetes/client-node');
-    const config = new KubeConfig();
-    config.loadFromFile(this.env['KUBECONFIG'] ?? '');
-    const { items } = await config.makeApiClient(CoreV1Api).listNamespacedSecret({ namespace });
+    const { items } = await this.kubernetes(CoreV1Api).listNamespacedSecret({ namespace });
     return items
       .filter((item) => item.type === type)
       .flatMap(({ data }) => Object.values(data ?? {}))

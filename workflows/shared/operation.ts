@@ -123,7 +123,10 @@ export async function runOperation<T extends Record<string, unknown>>(
     return result;
   } catch (error) {
     if (!isFailure(error)) throw error;
-    throw await CancellationScope.nonCancellable(() => giveUp(operation, error));
+    // An activity between two attempts answers a cancellation with the failure of its last one.
+    const cancelled = CancellationScope.current().consideredCancelled && !isCancellation(error);
+    const reason = cancelled ? new CancelledFailure('The operation was cancelled.') : error;
+    throw await CancellationScope.nonCancellable(() => giveUp(operation, reason));
   }
 }
 

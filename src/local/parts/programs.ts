@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { execa } from 'execa';
 import { REPOSITORY } from '../paths.ts';
 import type { Ports } from '../ports.ts';
 import type { Part } from '../supervisor.ts';
@@ -18,12 +19,19 @@ export function kubeletPart(env: Environment): Part {
   };
 }
 
-export function workerPart(env: Environment, ports: Ports, needs: readonly string[]): Part {
+/** The workflows are bundled beside the start of the other parts: a worker that bundles itself keeps the memory of it. */
+export function workerPart(env: Environment, ports: Ports, needs: readonly string[], dataDir: string): Part {
+  const bundle = join(dataDir, 'workflows.js');
+  const bundling = execa(process.execPath, [join(REPOSITORY, 'src/bundle-workflows.ts'), bundle]);
+  bundling.catch(() => undefined); // awaited below, which may be after it failed
   return {
     name: 'worker',
     address: `http://127.0.0.1:${ports.workerHealth}`,
-    ...program('src/worker.ts', env),
+    ...program('src/worker.ts', { ...env, FLEET_WORKFLOW_BUNDLE: bundle }),
     needs,
+    prepare: async () => {
+      await bundling;
+    },
     readyWithinMs: 60_000,
     stopWithinMs: 15_000,
     isReady: () => answersOk(`http://127.0.0.1:${ports.workerHealth}/readyz`),
