@@ -28,7 +28,9 @@ def main() -> int:
         serve(Server((listen_host(host, settings.host), settings.p2p_port), peers.router, peers.guard))
     starting = threading.Thread(target=start, args=(node, api, stop))
     starting.start()
-    stop.wait()
+    # With a timeout: a signal that another thread receives does not wake an endless wait.
+    while not stop.wait(0.1):
+        continue
     node.stopping.set()
     starting.join(5)
     node.stop()

@@ -12,8 +12,11 @@ from errors import ApiError
 SECRET_HEADER = "x-cluster-secret"
 
 
-class PeerUnreachable(Exception):
+class PeerUnreachable(ApiError):
     """The peer refused, reset, or did not answer in time; whether it did the work is unknown."""
+
+    def __init__(self, reason: str):
+        super().__init__(500, f"Service internal error: {reason}")
 
 
 class PeerClient:
