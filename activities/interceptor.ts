@@ -27,7 +27,7 @@ export class FleetActivityInterceptor implements ActivityInboundCallsInterceptor
 }
 
 /** A failure that Temporal understands: `type` is the code, retried or not by the code's class. */
-export function toFailure(error: unknown, signal?: AbortSignal): unknown {
+function toFailure(error: unknown, signal?: AbortSignal): unknown {
   if (error instanceof TemporalFailure || error instanceof CompleteAsyncError) return error;
   if (signal?.aborted === true && isAbort(error)) {
     return signal.reason instanceof CancelledFailure ? signal.reason : new CancelledFailure('CANCELLED');

@@ -78,9 +78,9 @@ const schema = z.object({
     .string()
     .regex(/^[a-z0-9-]+$/, 'must be lower-case letters, digits and hyphens')
     .default('local'),
-  FLEET_TRANSFER_PART_BYTES: bytes(16 * MiB, 5 * MiB, 5 * 1024 * MiB),
+  FLEET_TRANSFER_PART_BYTES: bytes(8 * MiB, 5 * MiB, 5 * 1024 * MiB),
   FLEET_TRANSFER_LANES: z.coerce.number().int().min(1).max(64).default(4),
-  FLEET_TRANSFER_STREAMS: z.coerce.number().int().min(1).max(64).default(1),
+  FLEET_TRANSFER_STREAMS: z.coerce.number().int().min(1).max(64).default(2),
   FLEET_API_HOST: z.string().min(1).default('127.0.0.1'),
   FLEET_API_PORT: port(8080),
   FLEET_WORKER_HEALTH_HOST: z.string().min(1).default('127.0.0.1'),

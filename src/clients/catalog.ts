@@ -71,7 +71,6 @@ export interface Database {
 export type ClusterRow = Selectable<ClustersTable>;
 export type OperationRow = Selectable<OperationsTable>;
 export type BackupRow = Selectable<BackupsTable>;
-export type LeaseRow = Selectable<LeasesTable>;
 
 /** A page of a list: at most `limit` rows after the row whose key is `after`. */
 export interface Page {

@@ -82,8 +82,13 @@ function parseVersion(text: string): { major: number; minor: number; patch: numb
   return { major: Number(major), minor: Number(minor), patch: Number(patch) };
 }
 
-/** Shard ids are given out from 0 upwards, so a gap (left by a dropped shard key) cannot be made again. */
+/**
+ * Shard ids are given out upwards without gaps, from 0 or, for custom shard keys, from 1 (seen on 1.18.3). A gap, left
+ * by a dropped shard key, cannot be made again.
+ */
 function shardKeyProblem(ids: readonly number[]): string | undefined {
-  const missing = ids.toSorted((a, b) => a - b).findIndex((id, index) => id !== index);
-  return missing === -1 ? undefined : `shard ids have a gap at ${missing}, left by a dropped shard key`;
+  const sorted = ids.toSorted((a, b) => a - b);
+  const [first = 0] = sorted;
+  const gap = first > 1 ? 0 : sorted.findIndex((id, index) => id !== first + index);
+  return gap === -1 ? undefined : `shard ids have a gap at ${first > 1 ? 0 : first + gap}, left by a dropped shard key`;
 }

@@ -90,7 +90,7 @@ const CPU = /^(?:[1-9]\d{0,5}m?|0?\.\d{1,3})$/;
 const IMAGE_TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
 
 /** Why `name` is no legal Qdrant collection name (lib/common/common/src/validation.rs of Qdrant 1.18), if it is none. */
-export function collectionNameProblem(name: string): string | undefined {
+function collectionNameProblem(name: string): string | undefined {
   if (name.length === 0) return 'must not be empty';
   if (name.length > 255) return 'must have at most 255 characters';
   // oxlint-disable-next-line no-control-regex -- these two control characters are what Qdrant refuses

@@ -53,7 +53,7 @@ export const LABELS = {
 export const MANAGED_BY = 'qdrant-fleet';
 
 /** `20261121T030000Z`: UTC, to the second, sorts by time. */
-export function compactTime(time: Date): string {
+function compactTime(time: Date): string {
   return time
     .toISOString()
     .replace(/\.\d{3}Z$/, 'Z')

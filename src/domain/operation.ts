@@ -10,7 +10,6 @@ export const OPERATION_KINDS = {
 } as const;
 
 export type OperationKind = keyof typeof OPERATION_KINDS;
-export type WorkflowType = (typeof OPERATION_KINDS)[OperationKind];
 
 export type StepPhase = 'pending' | 'running' | 'done' | 'failed' | 'skipped';
 

@@ -8,5 +8,3 @@ export const SEARCH_ATTRIBUTES = {
   FleetOperation: 'Keyword',
   FleetPhase: 'Keyword',
 } as const;
-
-export type SearchAttributeName = keyof typeof SEARCH_ATTRIBUTES;

@@ -145,6 +145,10 @@ describe('restore gates', () => {
     expect(gates({ collections: ['live'] })).toEqual(['aliases']);
     const gap = [{ ...manifest.collections[0], shards: [{ shard: 0 }, { shard: 2 }] }];
     expect(restoreRefusals(manifest, gap as never, target, undefined).map(({ gate }) => gate)).toEqual(['shard-keys']);
+    const keyed = [{ ...manifest.collections[0], shards: [{ shard: 1 }, { shard: 2 }] }];
+    expect(restoreRefusals(manifest, keyed as never, target, undefined)).toEqual([]);
+    const late = [{ ...manifest.collections[0], shards: [{ shard: 2 }, { shard: 3 }] }];
+    expect(restoreRefusals(manifest, late as never, target, undefined).map(({ gate }) => gate)).toEqual(['shard-keys']);
     expect(restoreRefusals(manifest, [], target, undefined).map(({ gate }) => gate)).toEqual(['collections']);
   });
 });

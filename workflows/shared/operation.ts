@@ -16,7 +16,7 @@ import { isFailure, reasonOf, toWorkflowFailure } from './failures.ts';
 import { Saga } from './saga.ts';
 
 /** Answers how far an operation is. Every public workflow has it. */
-export const progressQuery = defineQuery<Progress>('progress');
+const progressQuery = defineQuery<Progress>('progress');
 
 interface OperationOptions {
   readonly kind: OperationKind;

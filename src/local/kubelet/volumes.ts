@@ -4,8 +4,8 @@ import type { V1PersistentVolume, V1PersistentVolumeClaim, V1StorageClass } from
 import { type Api, ignoring, type Log, strategicMerge } from './api.ts';
 import { type KubeletConfig, layout } from './config.ts';
 
-export const PROVISIONER = 'local.qdrant-fleet/host-path';
-export const STORAGE_CLASS = 'local-path';
+const PROVISIONER = 'local.qdrant-fleet/host-path';
+const STORAGE_CLASS = 'local-path';
 const SELECTED_NODE = 'volume.kubernetes.io/selected-node';
 const PROVISIONED_BY = 'pv.kubernetes.io/provisioned-by';
 
