@@ -8,15 +8,17 @@ export interface Reason {
   readonly message: string;
 }
 
-/** The innermost failure with a code of the closed set. */
+/** The outermost failure with a code of the closed set: a child's also tells what the child left behind. */
 export function reasonOf(error: unknown): Reason {
-  let reason: Reason | undefined;
+  let unexpected: Reason | undefined;
   for (let at = error; at instanceof Error; at = at.cause) {
-    if (FleetError.is(at)) reason = { code: at.code, message: at.message };
-    else if (at instanceof ApplicationFailure && isErrorCode(at.type)) reason = { code: at.type, message: at.message };
+    const { message } = at;
+    const code = FleetError.is(at) ? at.code : at instanceof ApplicationFailure ? at.type : undefined;
+    if (isErrorCode(code) && code !== 'Internal') return { code, message };
+    if (code === 'Internal') unexpected ??= { code, message };
     if (at.cause === at) break;
   }
-  return reason ?? { code: 'Internal', message: messageOf(error) };
+  return unexpected ?? { code: 'Internal', message: messageOf(error) };
 }
 
 export function hasCode(error: unknown, code: ErrorCode): boolean {
@@ -28,10 +30,16 @@ export function isFailure(error: unknown): boolean {
   return error instanceof TemporalFailure || FleetError.is(error);
 }
 
-/** The failure that a workflow ends with: the code as its type, at the top, where the CLI and the UI show it. */
+/**
+ * The failure that a workflow ends with: the code as its type, at the top, where the CLI and the UI show it. A
+ * cancellation that left something behind is a failure, so that somebody looks.
+ */
 export function toWorkflowFailure(error: unknown, leftovers: readonly string[] = []): unknown {
-  if (isCancellation(error) && leftovers.length === 0) return error;
-  const { code, message } = reasonOf(error);
+  const cancelled = isCancellation(error);
+  if (cancelled && leftovers.length === 0) return error;
+  const { code, message } = cancelled
+    ? { code: 'CleanupIncomplete' as const, message: messageOf(error) }
+    : reasonOf(error);
   const tail = leftovers.length === 0 ? '' : ` Left behind: ${leftovers.join('; ')}.`;
   return ApplicationFailure.create({
     type: code,

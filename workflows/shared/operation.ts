@@ -4,10 +4,13 @@ import {
   CancelledFailure,
   defineQuery,
   isCancellation,
+  log,
   setCurrentDetails,
   setHandler,
   upsertSearchAttributes,
 } from '@temporalio/workflow';
+import type { OperationEnd } from '../../activities/catalog.ts';
+import { FleetError, messageOf } from '../../src/domain/errors.ts';
 import { stepTable, type OperationKind, type Progress, type Step } from '../../src/domain/operation.ts';
 import type { ClusterRef } from '../../src/domain/naming.ts';
 import { FLEET_PHASE, startAttributes } from '../../src/temporal-search-attributes.ts';
@@ -113,37 +116,50 @@ export async function runOperation<T extends Record<string, unknown>>(
   const { kind, ref } = options;
   const operation = new Operation(options);
   upsertSearchAttributes(startAttributes({ ...ref, kind }));
+  let result: T;
   try {
     await persistent.registerOperation({ ...ref, kind });
-    const result = await body(operation);
+    result = await body(operation);
     // An activity that ignores cancellation lets the body come to its end; being cancelled has to win all the same.
     if (CancellationScope.current().consideredCancelled) throw new CancelledFailure('The operation was cancelled.');
-    operation.finish('done');
-    await CancellationScope.nonCancellable(() => persistent.endOperation({ state: 'done', result }));
-    return result;
   } catch (error) {
     if (!isFailure(error)) throw error;
-    // An activity between two attempts answers a cancellation with the failure of its last one.
-    const cancelled = CancellationScope.current().consideredCancelled && !isCancellation(error);
-    const reason = cancelled ? new CancelledFailure('The operation was cancelled.') : error;
+    const reason = endingOf(error, CancellationScope.current().consideredCancelled);
     throw await CancellationScope.nonCancellable(() => giveUp(operation, reason));
   }
+  // Outside of the `try`: what was made stays, even when nobody could be told.
+  operation.finish('done');
+  await CancellationScope.nonCancellable(() => recordEnd({ state: 'done', result }));
+  return result;
+}
+
+/** Why the operation ends: cancelled exactly when somebody asked for it, whatever the body ran into then. */
+function endingOf(error: unknown, cancelled: boolean): unknown {
+  // An activity between two attempts answers a cancellation with the failure of its last one.
+  if (cancelled) return new CancelledFailure('The operation was cancelled.');
+  if (!isCancellation(error)) return error;
+  return new FleetError('Internal', `A part of the operation was cancelled on its own: ${messageOf(error)}`);
 }
 
 async function giveUp(operation: Operation, error: unknown): Promise<unknown> {
   if (!operation.saga.isEmpty) operation.finish('cleaning up');
   const leftovers = await operation.saga.compensate();
-  const cancelled = isCancellation(error);
-  operation.finish(cancelled ? 'cancelled' : 'failed');
-  const { code, message } = cancelled
-    ? { code: 'Cancelled', message: 'The operation was cancelled.' }
-    : reasonOf(error);
-  const tail = leftovers.length === 0 ? '' : ` Left behind: ${leftovers.join('; ')}.`;
-  await persistent.endOperation({
-    state: cancelled ? 'cancelled' : 'failed',
-    error: { code, message: `${message}${tail}` },
-  });
-  return toWorkflowFailure(error, leftovers);
+  const failure = toWorkflowFailure(error, leftovers);
+  const state = isCancellation(failure) ? 'cancelled' : 'failed';
+  operation.finish(state);
+  const { code, message } = reasonOf(failure);
+  await recordEnd({ state, error: { code: state === 'cancelled' ? 'Cancelled' : code, message } });
+  return failure;
+}
+
+/** The catalogue should know; when it cannot be reached for long, what happened stands, and the lease is taken over. */
+async function recordEnd(end: OperationEnd): Promise<void> {
+  try {
+    await persistent.endOperation(end);
+  } catch (error) {
+    if (!isFailure(error)) throw error;
+    log.error('could not record the end of the operation', { ...reasonOf(error) });
+  }
 }
 
 /** Workflow time, ISO 8601; deterministic in the sandbox. */
