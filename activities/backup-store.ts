@@ -165,6 +165,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
         formatVersion: MANIFEST_FORMAT,
         backup: location.backup,
         state: 'COMMITTED',
+        revision: 1,
         attempt,
         totals,
         changedAt: manifest.completedAt,
@@ -197,6 +198,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
         formatVersion: MANIFEST_FORMAT,
         backup: location.backup,
         state: 'ABORTED',
+        revision: 1,
         attempt,
         changedAt: new Date().toISOString(),
       });

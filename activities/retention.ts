@@ -114,6 +114,7 @@ export function createRetentionActivities({ store, config, temporal }: ActivityD
         formatVersion: MANIFEST_FORMAT,
         backup,
         state: 'ABORTED',
+        revision: 1,
         attempt: 'retention-sweep',
         changedAt: new Date().toISOString(),
       });

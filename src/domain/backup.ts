@@ -84,6 +84,8 @@ export interface CommitRecord {
   readonly state: BackupState;
   /** The attempt that won the key. */
   readonly attempt: string;
+  /** Counts the changes, so that no two records of one key ever have the same bytes, and with them the same ETag. */
+  readonly revision: number;
   /** ISO 8601 of the last change. */
   readonly changedAt: string;
   /** Absent when ABORTED was written first. */
@@ -116,7 +118,7 @@ export function advance(record: CommitRecord, to: BackupState, changedAt: string
   if (!mayFollow(record.state, to)) {
     throw new FleetError('CommitConflict', `Backup ${record.backup} is ${record.state} and cannot become ${to}.`);
   }
-  return { ...record, state: to, changedAt };
+  return { ...record, state: to, revision: record.revision + 1, changedAt };
 }
 
 /**

@@ -93,7 +93,14 @@ describe('shard plan', () => {
 });
 
 describe('commit record', () => {
-  const record: CommitRecord = { formatVersion: 1, backup: 'b', state: 'COMMITTED', attempt: 'r', changedAt: 't' };
+  const record: CommitRecord = {
+    formatVersion: 1,
+    backup: 'b',
+    state: 'COMMITTED',
+    revision: 1,
+    attempt: 'r',
+    changedAt: 't',
+  };
 
   test('data may go only after PURGING, and nothing leaves DELETED or ABORTED', () => {
     expect(BACKUP_STATES.filter((to) => mayFollow(undefined, to))).toEqual(['COMMITTED', 'ABORTED']);
@@ -106,7 +113,7 @@ describe('commit record', () => {
   });
 
   test('a forbidden step is a conflict', () => {
-    expect(advance(record, 'DELETING', 'now')).toEqual({ ...record, state: 'DELETING', changedAt: 'now' });
+    expect(advance(record, 'DELETING', 'now')).toEqual({ ...record, state: 'DELETING', revision: 2, changedAt: 'now' });
     expect(() => advance(record, 'DELETED', 'now')).toThrow(expect.objectContaining({ code: 'CommitConflict' }));
   });
 
