@@ -26,9 +26,9 @@ const PERSISTENT = {
 /** First look at the outside world: a store or a cluster that is down should be told soon. */
 const PREFLIGHT = { ...CONTROL, retry: { ...CONTROL.retry, maximumAttempts: 4 } } as const satisfies ActivityOptions;
 
-export const control = proxyActivities<Activities>(CONTROL);
-export const persistent = proxyActivities<Activities>(PERSISTENT);
-export const preflight = proxyActivities<Activities>(PREFLIGHT);
+export const control = summarised(proxyActivities<Activities>(CONTROL));
+export const persistent = summarised(proxyActivities<Activities>(PERSISTENT));
+export const preflight = summarised(proxyActivities<Activities>(PREFLIGHT));
 
 /** The options of one control activity, with what the Temporal UI shows beside it. */
 export function described(summary: string): ActivityOptions {
@@ -79,4 +79,65 @@ export function streaming(taskQueue: string, summary: string): ActivityOptions {
 /** Recoveries of one shard must not overlap, so none is ever repeated by Temporal. */
 export function once(summary: string): ActivityOptions {
   return { ...COMMON, startToCloseTimeout: '12h', retry: { maximumAttempts: 1 }, summary: summary.slice(0, 200) };
+}
+
+/** What the Temporal UI shows beside an activity whose call says nothing more exact. */
+const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
+  registerOperation: 'Make the operation known',
+  takeLease: "Take the cluster's operation lease",
+  releaseLease: 'Let go of the lease',
+  endOperation: 'Record the end, let go of the leases',
+  reserveCluster: 'Reserve the name, resolve the presets',
+  loadCluster: 'Read the cluster from the catalogue',
+  clusterExists: 'Look whether the cluster exists',
+  setClusterPhase: "Set the cluster's phase",
+  forgetCluster: 'Forget the cluster and its schedules',
+  indexBackup: 'Bring the index of backups up to date',
+  ensureNamespace: 'Namespace',
+  ensureApiKey: 'API key in a Secret, generated once',
+  deleteVolumeClaims: 'Remove the volume claims',
+  removeNamespace: 'Remove the namespace',
+  installRelease: 'Apply the Helm chart',
+  uninstallRelease: 'Uninstall the Helm release',
+  awaitPeers: 'All peers up and in consensus',
+  ensureCollection: 'Collection with its payload indexes',
+  listShardSnapshots: 'Snapshots that are on the node already',
+  createShardSnapshot: 'Snapshot of a shard',
+  deleteShardSnapshot: "Remove the node's copy",
+  sweepShardSnapshots: 'Remove what is left on the node',
+  planBackup: 'Look at the cluster, choose a source for each shard',
+  commitBackup: 'Check the topology again, write manifest and record',
+  abandonBackup: 'Claim the record as ABORTED, remove the data',
+  openBackup: 'Take a lease on the backup, read what is in it',
+  closeBackup: 'Let go of the backup',
+  checkRestoreGates: 'Everything that can be known to go wrong',
+  createRestoredCollection: 'Collection like the one backed up',
+  placeReplicas: 'Replicas in place',
+  recoverReplica: 'A replica pulls its shard',
+  awaitRecoveriesIdle: 'Recoveries have ended',
+  dropRestoredCollection: 'Drop what this operation made',
+  verifyRestoredCollection: 'Count on every replica',
+  restoreAliases: 'Switch the aliases, all at once',
+  surveyBackups: 'Read all records in the bucket',
+  markBackupDeleting: 'COMMITTED -> DELETING',
+  purgeBackup: 'DELETING -> PURGING, remove the data, -> DELETED',
+  collectUnfinished: 'Claim as ABORTED, remove the data',
+  transferShardSnapshot: 'Copy a snapshot into the bucket',
+};
+
+type Proxies = ReturnType<typeof proxyActivities<Activities>>;
+
+/** The proxies with a summary for every plain call; a call with options of its own brings its own. */
+function summarised(proxies: Proxies): Proxies {
+  return new Proxy(proxies, {
+    get(target, name: keyof Activities) {
+      const activity = target[name] as unknown as Summarisable;
+      const call = (...args: unknown[]) => activity.executeWithOptions({ summary: SUMMARIES[name] }, args);
+      return Object.assign(call, { executeWithOptions: activity.executeWithOptions });
+    },
+  });
+}
+
+interface Summarisable {
+  readonly executeWithOptions: (options: ActivityOptions, args: unknown[]) => Promise<unknown>;
 }
