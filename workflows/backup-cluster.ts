@@ -1,4 +1,4 @@
-import { executeChild, workflowInfo } from '@temporalio/workflow';
+import { CancellationScope, executeChild, workflowInfo } from '@temporalio/workflow';
 import type { CopiedShard } from '../activities/backup-store.ts';
 import { parseBackupInput } from '../src/domain/input.ts';
 import { byPeer } from '../src/domain/topology.ts';
@@ -69,7 +69,10 @@ export async function BackupCluster(
       async () => {
         const committed = await control.commitBackup({ location, attempt, startedAt, spec, shards });
         const { backup } = location;
-        await control.indexBackup({ ...ref, backup, state: 'COMMITTED', createdAt: startedAt, totals: committed });
+        // The backup exists from here on, so it is listed even if the operation is cancelled now.
+        await CancellationScope.nonCancellable(() =>
+          persistent.indexBackup({ ...ref, backup, state: 'COMMITTED', createdAt: startedAt, totals: committed }),
+        );
         return committed;
       },
       ({ bytes, points }) => `${points} points, ${(bytes / 1e6).toFixed(1)} MB`,

@@ -1,11 +1,12 @@
 import { CancellationScope, executeChild, isCancellation, workflowInfo } from '@temporalio/workflow';
 import type { ReplicaTask, RestorePlan } from '../activities/restore.ts';
+import { isRetryable } from '../src/domain/errors.ts';
 import { parseRestoreInput } from '../src/domain/input.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
 import { DeleteCluster } from './delete-cluster.ts';
 import { ProvisionCluster } from './provision-cluster.ts';
 import { control, described, once, persistent, polled, preflight } from './shared/activity-proxies.ts';
-import { isFailure, reasonOf } from './shared/failures.ts';
+import { hasCode, isFailure, reasonOf } from './shared/failures.ts';
 import { checked } from './shared/input.ts';
 import { runOperation } from './shared/operation.ts';
 
@@ -45,7 +46,8 @@ export async function RestoreCluster(
     );
     const { location } = plan;
 
-    if (await control.clusterExists(target)) operation.skip(STEPS.cluster, 'it exists');
+    const existed = await control.clusterExists(target);
+    if (existed) operation.skip(STEPS.cluster, 'it exists');
     else {
       await operation.step(STEPS.cluster, () => provision(plan));
       saga.add(`cluster ${tenant}/${cluster}`, async () => {
@@ -67,8 +69,16 @@ export async function RestoreCluster(
         let total = 0;
         let restored = 0;
         await inParallel(names, PARALLEL_COLLECTIONS, async (collection) => {
-          saga.add(`collection "${collection}"`, () => persistent.dropRestoredCollection({ target, collection }));
-          const restoredPoints = await restoreCollection({ target, location, collection, ...replicas });
+          let ours = true;
+          // A cluster that we made goes as a whole.
+          if (existed) {
+            saga.add(`collection "${collection}"`, async () => {
+              if (ours) await persistent.dropRestoredCollection({ target, collection });
+            });
+          }
+          const restoredPoints = await restoreCollection({ target, location, collection, ...replicas }, () => {
+            ours = false;
+          });
           // Not `total += await ...`: that would add to what the total was before the other lane's result.
           total += restoredPoints;
           restored += 1;
@@ -110,14 +120,15 @@ interface CollectionInput {
  * Restore one collection. When a recovery ends without an answer nobody knows whether it still runs, and two that
  * overlap undo each other; so the collection, which is ours, is dropped once all nodes are idle, and made again.
  *
+ * @param onForeign called when the collection turns out to be somebody else's, who made it after the gates
  * @returns points in it
  */
-async function restoreCollection(input: CollectionInput): Promise<number> {
+async function restoreCollection(input: CollectionInput, onForeign: () => void): Promise<number> {
   const { target, collection } = input;
   const what = `"${collection}"`;
   for (let round = 1; ; round += 1) {
     try {
-      await control.createRestoredCollection.executeWithOptions(described(`Collection ${what}`), [input]);
+      await create();
       const replicas = await control.placeReplicas.executeWithOptions(polled(300, `Replicas of ${what} in place`), [
         input,
       ]);
@@ -129,14 +140,23 @@ async function restoreCollection(input: CollectionInput): Promise<number> {
       return verified.points;
     } catch (error) {
       if (isCancellation(error) || !isFailure(error)) throw error;
-      const unknown = ['QdrantUnavailable', 'Internal'].includes(reasonOf(error).code);
-      if (!unknown || round === MAX_ROUNDS) throw error;
+      // A recovery is tried once only, so whatever another try could mend ends up here.
+      if (!isRetryable(reasonOf(error).code) || round === MAX_ROUNDS) throw error;
       await CancellationScope.nonCancellable(async () => {
         await control.awaitRecoveriesIdle.executeWithOptions(polled(3600, `Recoveries of ${what} have ended`), [
           { target, collection },
         ]);
         await persistent.dropRestoredCollection({ target, collection });
       });
+    }
+  }
+
+  async function create(): Promise<void> {
+    try {
+      await control.createRestoredCollection.executeWithOptions(described(`Collection ${what}`), [input]);
+    } catch (error) {
+      if (hasCode(error, 'RestoreRefused')) onForeign();
+      throw error;
     }
   }
 }
@@ -153,10 +173,16 @@ async function pullAll(input: CollectionInput, replicas: readonly ReplicaTask[])
   if (failed !== undefined) throw failed.reason;
 }
 
+/** Once one fails no other is begun; the failure comes when all that were begun have ended. */
 async function inParallel<T>(items: readonly T[], width: number, run: (item: T) => Promise<void>): Promise<void> {
   const queue = [...items];
   const lanes = Array.from({ length: width }, async () => {
-    for (let item = queue.shift(); item !== undefined; item = queue.shift()) await run(item);
+    try {
+      for (let item = queue.shift(); item !== undefined; item = queue.shift()) await run(item);
+    } catch (error) {
+      queue.length = 0;
+      throw error;
+    }
   });
   const failed = (await Promise.allSettled(lanes)).find((outcome) => outcome.status === 'rejected');
   if (failed !== undefined) throw failed.reason;
