@@ -8,6 +8,7 @@ import { createQdrantActivities } from './qdrant.ts';
 import { createRestoreActivities } from './restore.ts';
 import { createRetentionActivities } from './retention.ts';
 import { createSnapshotTransferActivities } from './snapshot-transfer.ts';
+import { createVerificationActivities } from './verification.ts';
 
 export function createActivities(deps: ActivityDeps) {
   return {
@@ -19,6 +20,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createRestoreActivities(deps),
     ...createRetentionActivities(deps),
     ...createSnapshotTransferActivities(deps),
+    ...createVerificationActivities(deps),
   };
 }
 

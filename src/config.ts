@@ -81,6 +81,9 @@ const schema = z.object({
   FLEET_TRANSFER_PART_BYTES: bytes(8 * MiB, 5 * MiB, 5 * 1024 * MiB),
   FLEET_TRANSFER_LANES: z.coerce.number().int().min(1).max(64).default(4),
   FLEET_TRANSFER_STREAMS: z.coerce.number().int().min(1).max(64).default(2),
+  /** Python that has `qdrant-edge-py`, Qdrant's engine as a library; without it backups are re-hashed, not opened. */
+  FLEET_ENGINE_PYTHON: z.string().optional(),
+  FLEET_ENGINE_MAX_BYTES: bytes(256 * MiB, 0, Number.MAX_SAFE_INTEGER),
   FLEET_API_HOST: z.string().min(1).default('127.0.0.1'),
   FLEET_API_PORT: port(8080),
   FLEET_WORKER_HEALTH_HOST: z.string().min(1).default('127.0.0.1'),

@@ -5,3 +5,4 @@ export { DeleteCluster } from './delete-cluster.ts';
 export { ProvisionCluster } from './provision-cluster.ts';
 export { RestoreCluster } from './restore-cluster.ts';
 export { RetentionSweep } from './retention-sweep.ts';
+export { VerifyBackup } from './verify-backup.ts';

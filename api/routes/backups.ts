@@ -83,6 +83,23 @@ export function backupRoutes(api: Api, deps: ApiDeps): void {
       return accepted(c, await startOperation(c, deps, { kind: 'restore', cluster, input, summary }));
     },
   );
+  addRoute(
+    api,
+    {
+      method: 'post',
+      path: '/v1/backups/{backup}/verifications',
+      tags: TAGS,
+      summary: 'Prove that a backup is still what was committed: read, hash and open every shard',
+      request: { params: z.object({ backup: param.backup }), headers: startHeaders },
+      responses: { ...started(), ...problems('BackupNotFound', 'IdempotencyKeyReused') },
+    },
+    async (c) => {
+      const { tenant, backup, cluster } = await existingBackup(c, deps);
+      const input = { tenant, cluster, backup };
+      const summary = `Verify ${tenant}/${cluster} of ${backup.slice(0, 16)}`;
+      return accepted(c, await startOperation(c, deps, { kind: 'verify', cluster, input, summary }));
+    },
+  );
 }
 
 async function existingBackup(c: ApiContext, deps: ApiDeps): Promise<BackupRow> {

@@ -221,6 +221,19 @@ export class BackupStore {
     }
   }
 
+  /** The bytes of an object, or `undefined` when there is none. */
+  async read(key: string, signal: AbortSignal): Promise<AsyncIterable<Buffer> | undefined> {
+    try {
+      const { Body } = await this.#call(`read ${key}`, () =>
+        this.#client.send(new GetObjectCommand({ Bucket: this.bucket, Key: key }), abort(signal)),
+      );
+      return Body as unknown as AsyncIterable<Buffer>;
+    } catch (error) {
+      if (isMissing(error)) return undefined;
+      throw error;
+    }
+  }
+
   async createUpload(key: string): Promise<string> {
     const answer = await this.#call(`begin upload of ${key}`, () =>
       this.#client.send(

@@ -38,6 +38,11 @@ export interface RestoreInput {
   readonly collections?: readonly string[];
 }
 
+export interface VerifyInput extends ClusterRef {
+  /** Id of the backup. */
+  readonly backup: string;
+}
+
 export interface RetentionInput extends ClusterRef {
   readonly policy: RetentionPolicy;
   /** Report what would go, and remove nothing. */
@@ -74,6 +79,10 @@ export function parseRestoreInput(input: unknown): RestoreInput {
     ...r.integer('replicationFactor', { min: 1, max: MAX_NODES }),
     ...r.strings('collections', { min: 1 }),
   }));
+}
+
+export function parseVerifyInput(input: unknown): VerifyInput {
+  return readInput(input, (r) => ({ ...clusterRef(r), backup: r.required('backup', backupIdProblem) }));
 }
 
 export function parseRetentionInput(input: unknown): RetentionInput {

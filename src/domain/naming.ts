@@ -133,3 +133,8 @@ function shardSegment(collection: string): string {
   }
   return `${encoded.slice(0, 180).replace(/%.?$/, '')}~${hash.toString(16).padStart(16, '0')}`;
 }
+
+/** Where a statement about a backup goes. */
+export function attestationKey(location: BackupLocation, at: Date, kind: string): string {
+  return `${backupKeys(location).root}attest/${compactTime(at)}-${kind}.json`;
+}

@@ -7,6 +7,7 @@ export const OPERATION_KINDS = {
   backup: 'BackupCluster',
   restore: 'RestoreCluster',
   retention: 'RetentionSweep',
+  verify: 'VerifyBackup',
 } as const;
 
 export type OperationKind = keyof typeof OPERATION_KINDS;

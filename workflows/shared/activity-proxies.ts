@@ -123,6 +123,9 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   purgeBackup: 'DELETING -> PURGING, remove the data, -> DELETED',
   collectUnfinished: 'Claim as ABORTED, remove the data',
   transferShardSnapshot: 'Copy a snapshot into the bucket',
+  listBackupShards: 'Shards of the backup',
+  verifyShard: 'Read a shard again',
+  attestBackup: 'Write down the outcome',
 };
 
 type Proxies = ReturnType<typeof proxyActivities<Activities>>;

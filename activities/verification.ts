@@ -1,0 +1,124 @@
+/** Proving that a committed backup is still what was committed: re-read, re-hashed, opened by Qdrant's own engine. */
+import { createHash } from 'node:crypto';
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Context } from '@temporalio/activity';
+import { openShard, withScratch } from '../src/clients/engine.ts';
+import type { CollectionEntry, ShardEntry } from '../src/domain/backup.ts';
+import { FleetError } from '../src/domain/errors.ts';
+import { attestationKey, type BackupLocation } from '../src/domain/naming.ts';
+import { readCommitted } from './backup-records.ts';
+import { signal } from './context.ts';
+import type { ActivityDeps } from './deps.ts';
+
+export interface ShardRef {
+  readonly collection: string;
+  readonly shard: number;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/** What is known of one shard after it was read again. */
+export interface ShardVerdict {
+  readonly bytes: number;
+  /** Whether the engine opened it; it does so below a size that the configuration sets. */
+  readonly opened: boolean;
+  /** What is wrong with it. */
+  readonly problem?: string;
+}
+
+/** A statement about a backup, kept beside it: `attest/<time>-<kind>.json`. */
+export interface Attestation {
+  readonly kind: 'verified' | 'corrupt';
+  readonly shards: number;
+  readonly bytes: number;
+  /** Shards that the engine opened. */
+  readonly opened: number;
+  readonly problems: readonly string[];
+}
+
+export function createVerificationActivities({ store, config }: ActivityDeps) {
+  return {
+    async listBackupShards({
+      location,
+    }: {
+      location: BackupLocation;
+    }): Promise<{ shards: ShardRef[]; transferQueue: string }> {
+      const { collections } = await readCommitted(store, location);
+      return {
+        shards: collections.flatMap(({ name, shards }) =>
+          shards.map(({ shard, size }) => ({ collection: name, shard, size })),
+        ),
+        transferQueue: `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`,
+      };
+    },
+
+    /** Read one object again. What is wrong with the bytes is an answer; a store that does not answer is a failure. */
+    async verifyShard(input: { location: BackupLocation; collection: string; shard: number }): Promise<ShardVerdict> {
+      const { collections } = await readCommitted(store, input.location);
+      const collection = collections.find(({ name }) => name === input.collection);
+      const entry = collection?.shards.find(({ shard }) => shard === input.shard);
+      if (collection === undefined || entry === undefined) {
+        throw new FleetError('BackupNotFound', `The backup holds no shard ${input.shard} of "${input.collection}".`);
+      }
+      const python = config.FLEET_ENGINE_PYTHON;
+      const opened = python !== undefined && entry.size <= config.FLEET_ENGINE_MAX_BYTES;
+      const problem = opened
+        ? await withScratch((scratch) => readAndOpen(collection, entry, python, scratch))
+        : await reread(entry);
+      return { bytes: entry.size, opened, ...(problem !== undefined && { problem }) };
+    },
+
+    async attestBackup(input: { location: BackupLocation; attestation: Attestation }): Promise<void> {
+      const { location, attestation } = input;
+      const key = attestationKey(location, new Date(), attestation.kind);
+      await store.putJson(key, JSON.stringify({ ...attestation, at: new Date().toISOString() }));
+    },
+  };
+
+  async function readAndOpen(
+    collection: CollectionEntry,
+    entry: ShardEntry,
+    python: string,
+    scratch: string,
+  ): Promise<string | undefined> {
+    const file = join(scratch, 'shard.snapshot');
+    const wrong = await reread(entry, file);
+    if (wrong !== undefined) return wrong;
+    try {
+      const { points, indexes } = await openShard(python, file, scratch, signal());
+      const low = Math.min(entry.points.before, entry.points.after);
+      const high = Math.max(entry.points.before, entry.points.after);
+      if (points < low || points > high) {
+        return `holds ${points} points, the manifest says ${low === high ? low : `${low} to ${high}`}`;
+      }
+      const missing = Object.keys(collection.payloadSchema).filter((field) => !indexes.includes(field));
+      return missing.length === 0 ? undefined : `lacks the payload indexes ${missing.join(', ')}`;
+    } catch (error) {
+      if (FleetError.is(error, 'IntegrityMismatch')) return error.message;
+      throw error;
+    }
+  }
+
+  /** Hash the object, and keep its bytes in `file` when one is given. */
+  async function reread({ key, size, sha256 }: ShardEntry, file?: string): Promise<string | undefined> {
+    const body = await store.read(key, signal());
+    if (body === undefined) return 'is gone from the bucket';
+    const hash = createHash('sha256');
+    let bytes = 0;
+    const handle = file === undefined ? undefined : await open(file, 'wx', 0o600);
+    try {
+      for await (const chunk of body) {
+        hash.update(chunk);
+        await handle?.write(chunk);
+        bytes += chunk.length;
+        Context.current().heartbeat({ bytes, size });
+      }
+    } finally {
+      await handle?.close();
+    }
+    if (bytes !== size) return `has ${bytes} bytes, committed were ${size}`;
+    const found = hash.digest('hex');
+    return found === sha256 ? undefined : `hashes to ${found}, committed was ${sha256}`;
+  }
+}
