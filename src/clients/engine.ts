@@ -54,7 +54,8 @@ export async function openShard(
       throw new FleetError('Internal', `FLEET_ENGINE_PYTHON names no program: ${python}.`, { cause: error });
     }
     // Of a traceback the last line, and no path of this machine.
-    const lines = typeof error.stderr === 'string' ? error.stderr.trim().split('\n') : [];
+    const stderr: unknown = error.stderr;
+    const lines = typeof stderr === 'string' ? stderr.trim().split('\n') : [];
     const reason = lines.at(-1)?.replaceAll(scratch, '') ?? '';
     const how = error.signal === undefined ? `status ${error.exitCode ?? '?'}` : error.signal;
     throw new FleetError('IntegrityMismatch', `Qdrant's engine cannot open it (${how}): ${reason.slice(0, 300)}`, {
