@@ -1,0 +1,164 @@
+/**
+ * Records the histories that `test/workflows/replay.test.ts` replays, from runs on real parts:
+ * `node test/histories/record.ts`. Run it when a workflow changed in a way that running ones may not meet, with the new
+ * version in package.json; files of older versions stay for as long as such runs may be open.
+ */
+import { spawn } from 'node:child_process';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { hostname, tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
+import { execa } from 'execa';
+import { ClusterAccess } from '../../src/local/demo/cluster-access.ts';
+import { startInfrastructure, type Infrastructure } from '../../src/local/stack.ts';
+import type { Progress } from '../../src/domain/operation.ts';
+
+const ROOT = resolve(import.meta.dirname, '../..');
+const TENANT = 'acme';
+const DOCS = { tenant: TENANT, cluster: 'docs' };
+const COLLECTIONS = [{ preset: 'documents', vectorSize: 4, shardNumber: 2, replicationFactor: 1 }];
+
+const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { version: string };
+const dataDir = await mkdtemp(join(tmpdir(), 'qdrant-fleet-record-'));
+const stack = await startInfrastructure({ dataDir, ports: 'free', kubelet: true, log: console.log });
+try {
+  await record(stack);
+} finally {
+  await stack.stop();
+  await rm(dataDir, { recursive: true, force: true });
+}
+
+async function record({ env }: Infrastructure): Promise<void> {
+  const connection = await Connection.connect({ address: env['TEMPORAL_ADDRESS'] ?? '' });
+  const { workflow } = new Client({ connection });
+  const start = (type: string, name: string, input: object) =>
+    workflow.start(type, { taskQueue: 'fleet', workflowId: `${type}-${name}`, args: [input] });
+  const run = async (type: string, name: string, input: object) => {
+    const handle = await start(type, name, input);
+    const result = (await handle.result()) as Record<string, unknown>;
+    await save(type, name, handle.workflowId);
+    return { id: handle.workflowId, result };
+  };
+
+  await withWorker(env, async () => {
+    await run('ProvisionCluster', 'done', { ...DOCS, nodes: 2, collections: COLLECTIONS });
+    const docs = await ClusterAccess.open(env['KUBECONFIG'] ?? '', DOCS);
+    await docs.load('documents', points(100));
+
+    const { id, result } = await run('BackupCluster', 'done', { ...DOCS, retention: { keepLast: 1, undoHours: 0 } });
+    await save('BackupPeer', 'done', await childOf(id, '/peer-'));
+    await run('BackupCluster', 'one-collection', { ...DOCS, collections: ['documents'] });
+
+    const restore = { tenant: TENANT, source: 'docs', backup: result['backup'] };
+    await run('RestoreCluster', 'new-cluster', { ...restore, cluster: 'again', nodes: 1 });
+    await failed('RestoreCluster', 'refused', { ...restore, cluster: 'docs' });
+    await run('RetentionSweep', 'done', { ...DOCS, policy: { keepLast: 1, undoHours: 0 } });
+    await run('RetentionSweep', 'dry-run', { ...DOCS, policy: { keepLast: 1 }, dryRun: true });
+    await failed('BackupCluster', 'no-such-collection', { ...DOCS, collections: ['nothing'] });
+    await run('DeleteCluster', 'done', DOCS);
+
+    const cancelled = await start('ProvisionCluster', 'cancelled', { tenant: TENANT, cluster: 'third' });
+    await phase(cancelled, 'Wait for the peers');
+    await cancelled.cancel();
+    await ended(cancelled);
+    await save('ProvisionCluster', 'cancelled', cancelled.workflowId);
+  });
+  await withWorker({ ...env, FLEET_HELM_CHART: './no-such-chart' }, () =>
+    failed('ProvisionCluster', 'chart-failed', { tenant: TENANT, cluster: 'fourth' }),
+  );
+  await connection.close();
+
+  async function failed(type: string, name: string, input: object): Promise<void> {
+    const handle = await start(type, name, input);
+    await ended(handle);
+    await save(type, name, handle.workflowId);
+  }
+
+  async function childOf(parent: string, part: string): Promise<string> {
+    const { events } = await workflow.getHandle(parent).fetchHistory();
+    const ids = (events ?? []).map(
+      (event) => event.childWorkflowExecutionStartedEventAttributes?.workflowExecution?.workflowId,
+    );
+    const found = ids.find((id) => id?.includes(part) === true);
+    if (found == null) throw new Error(`${parent} has no child ${part}.`);
+    return found;
+  }
+}
+
+/** Wait for a run that is meant to fail. */
+async function ended(handle: WorkflowHandle): Promise<void> {
+  const outcome = await handle.result().then(
+    () => 'it succeeded',
+    () => undefined,
+  );
+  if (outcome !== undefined) throw new Error(`${handle.workflowId} should have failed: ${outcome}.`);
+}
+
+async function phase(handle: WorkflowHandle, wanted: string): Promise<void> {
+  for (;;) {
+    const { phase: at } = await handle.query<Progress, []>('progress');
+    if (at === wanted) return;
+    await new Promise((wake) => setTimeout(wake, 50));
+  }
+}
+
+async function withWorker(env: Record<string, string>, work: () => Promise<void>): Promise<void> {
+  const worker = spawn(process.execPath, [join(ROOT, 'src/worker.ts')], {
+    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  const gone = new Promise((done) => worker.once('exit', done));
+  try {
+    await work();
+  } finally {
+    worker.kill('SIGTERM');
+    await gone;
+  }
+}
+
+/** Export a history as the CLI does, without what tells about this machine and replay does not need. */
+async function save(type: string, name: string, workflowId: string): Promise<void> {
+  const { stdout } = await execa(stack.tools.temporal, ['workflow', 'show', '-w', workflowId, '--output', 'json'], {
+    env: { TEMPORAL_ADDRESS: stack.env['TEMPORAL_ADDRESS'] ?? '' },
+  });
+  const history = JSON.parse(stdout, (key, value: unknown) => {
+    if (key === 'identity') return 'worker';
+    // Frames name the files of this machine.
+    return key === 'stackTrace' ? '' : value;
+  }) as { events: { workflowTaskScheduledEventAttributes?: { taskQueue?: { name?: string } } }[] };
+  for (const { workflowTaskScheduledEventAttributes: scheduled } of history.events) {
+    // Sticky queues are named after the worker process.
+    if (scheduled?.taskQueue?.name?.includes('@') === true) scheduled.taskQueue.name = 'worker';
+  }
+  const text = `${JSON.stringify(history)}\n`;
+  for (const secret of [`@${hostname()}`, ROOT, dataDir, tmpdir(), process.env['HOME'] ?? ROOT, ...secrets()]) {
+    if (reveals(text, secret)) throw new Error(`The history of ${workflowId} tells ${secret}.`);
+  }
+  const folder = join(import.meta.dirname, type);
+  await mkdir(folder, { recursive: true });
+  await writeFile(join(folder, `${version}-${name}.json`), text);
+  console.log(`${type}/${version}-${name}.json: ${(text.length / 1024).toFixed(0)} KB`);
+}
+
+/** Payloads are base64 inside the JSON. */
+function reveals(text: string, secret: string): boolean {
+  if (text.includes(secret)) return true;
+  return [...text.matchAll(/"data":"([^"]*)"/g)].some(([, data]) =>
+    Buffer.from(data ?? '', 'base64')
+      .toString()
+      .includes(secret),
+  );
+}
+
+function secrets(): string[] {
+  const { AWS_SECRET_ACCESS_KEY, DATABASE_URL } = stack.env;
+  return [AWS_SECRET_ACCESS_KEY, DATABASE_URL, 'X-Amz-Signature'].flatMap((text) => (text ? [text] : []));
+}
+
+function points(count: number) {
+  return Array.from({ length: count }, (_, id) => ({
+    id,
+    vector: [1, 2, 3, 4].map((axis) => Math.sin(id * 7 + axis * 3)),
+    payload: { document_id: `d${id}` },
+  }));
+}

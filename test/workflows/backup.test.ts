@@ -1,0 +1,381 @@
+/** `BackupCluster` and its child `BackupPeer`: lanes, clean-up, snapshots that vanish, slots of a schedule. */
+import { Context } from '@temporalio/activity';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { FLEET_PHASE } from '../../src/temporal-search-attributes.ts';
+import {
+  BACKUP,
+  fails,
+  flaky,
+  gate,
+  gaveUp,
+  LOCATION,
+  REF,
+  TASKS,
+  untilCancelled,
+  Workflows,
+  type Fakes,
+  type Run,
+} from './support.ts';
+
+let workflows: Workflows;
+beforeAll(async () => {
+  workflows = await Workflows.open();
+});
+afterAll(() => workflows.close());
+
+const TRANSFERRED = { size: 1000, sha256: 'aa', crc32: 'AAAAAA==', sent: 1000 };
+
+function planning(tasks: typeof TASKS, more: Fakes = {}): Fakes {
+  return {
+    planBackup: () => ({
+      location: LOCATION,
+      attempt: 'run-1',
+      transferQueue: workflows.taskQueue,
+      tasks,
+      startedAt: '2026-11-21T03:00:00.000Z',
+    }),
+    ...more,
+  };
+}
+
+/** Everything that changes something after the copies. */
+const ENDS = new Set(['commitBackup', 'indexBackup', 'abandonBackup']);
+const endsOf = (run: Run) => run.names.filter((name) => ENDS.has(name));
+
+async function childStates(run: Run): Promise<string[]> {
+  const { events } = await run.handle.fetchHistory();
+  const ids = (events ?? []).flatMap(
+    ({ childWorkflowExecutionStartedEventAttributes: started }) => started?.workflowExecution?.workflowId ?? [],
+  );
+  return Promise.all(ids.map(async (id) => (await workflows.client.workflow.getHandle(id).describe()).status.name));
+}
+
+describe.concurrent('BackupCluster', () => {
+  test('copies every shard once, commits after the last, indexes after the commit', async () => {
+    const run = await workflows.run('BackupCluster', REF);
+    expect(run.ended).toEqual({
+      status: 'COMPLETED',
+      result: { backup: BACKUP, collections: 1, shards: 4, bytes: 4000, points: 40 },
+    });
+    expect(run.of('takeLease')[0]?.input).toMatchObject({ mode: 'shared' });
+    const [commit] = run.of('commitBackup');
+    expect(commit?.input.shards.map(({ shard }: { shard: number }) => shard).sort()).toEqual([0, 1, 2, 3]);
+    expect(commit?.input.shards[0]).toMatchObject({ sourcePeer: '1', sha256: 'aa', points: { before: 10, after: 10 } });
+    expect(run.of('deleteShardSnapshot')).toHaveLength(4);
+    expect(endsOf(run)).toEqual(['commitBackup', 'indexBackup']);
+    expect(run.names.at(-1)).toBe('indexBackup');
+    expect(run.ends).toMatchObject([{ state: 'done', result: { backup: BACKUP } }]);
+    expect((await run.attributes()).get(FLEET_PHASE)).toBe('done');
+    expect(await run.progress()).toMatchObject({ kind: 'backup', percent: 100 });
+  });
+
+  test('peers work side by side, each on one shard at a time', async () => {
+    const busy = new Map<string, number>();
+    const most = new Map<string, number>();
+    const both = gate();
+    const enter = ({ task: { peer } }: { task: { peer: string } }) => {
+      busy.set(peer, (busy.get(peer) ?? 0) + 1);
+      most.set(peer, Math.max(most.get(peer) ?? 0, busy.get(peer) ?? 0));
+      // Nobody gets on until both peers are at work: in a row this would hang.
+      if (busy.size === 2) both.resolve();
+    };
+    const run = await workflows.run('BackupCluster', REF, {
+      createShardSnapshot: async ({ task }) => {
+        enter({ task });
+        await both.promise;
+        return { name: 's', size: 1, sha256: 'aa', points: { before: 0, after: 0 }, cutAt: '2026-11-21T03:00:00Z' };
+      },
+      deleteShardSnapshot: ({ task: { peer } }) => {
+        busy.set(peer, (busy.get(peer) ?? 0) - 1);
+        return Promise.resolve();
+      },
+    });
+    expect(run.ended.status).toBe('COMPLETED');
+    expect(Object.fromEntries(most)).toEqual({ 1: 1, 2: 1 });
+  });
+
+  test('one lane fails: the other is waited for, its node swept, and only then the data is removed', async () => {
+    const other = gate();
+    const run = await workflows.start('BackupCluster', REF, {
+      transferShardSnapshot: async ({ task }) => {
+        if (task.peer === '1') throw gaveUp('IntegrityMismatch', 'Other bytes.')();
+        await other.promise;
+        return TRANSFERRED;
+      },
+    });
+    await run.saw('sweepShardSnapshots ended');
+    expect(run.of('abandonBackup')).toEqual([]);
+    other.resolve();
+    expect(await run.outcome()).toEqual({ status: 'FAILED', type: 'IntegrityMismatch', message: 'Other bytes.' });
+    expect(endsOf(run)).toEqual(['abandonBackup']);
+    expect(run.of('abandonBackup')[0]?.input).toEqual({ location: LOCATION, attempt: 'run-1' });
+    expect(run.names.at(-1)).toBe('abandonBackup');
+    // The lane that failed stopped at its first shard; the other one copied both of its own.
+    expect(
+      run
+        .of('transferShardSnapshot')
+        .map(({ input }): number => input.task.shard)
+        .sort((a, b) => a - b),
+    ).toEqual([0, 1, 3]);
+    expect(run.of('sweepShardSnapshots').map(({ input }) => input.tasks[0].shard)).toEqual([0]);
+    expect(run.ends).toMatchObject([{ state: 'failed', error: { code: 'IntegrityMismatch' } }]);
+    expect((await childStates(run)).sort()).toEqual(['COMPLETED', 'FAILED']);
+  });
+
+  test('cancelled while copying: every child ends, nodes are swept, data goes last', async () => {
+    const run = await workflows.start('BackupCluster', REF, { transferShardSnapshot: untilCancelled });
+    await run.saw('transferShardSnapshot', 2);
+    await run.handle.cancel();
+    expect(await run.outcome()).toEqual({ status: 'CANCELLED' });
+    expect(
+      run
+        .of('sweepShardSnapshots')
+        .map(({ input }) => String(input.peer))
+        .sort(),
+    ).toEqual(['1', '2']);
+    expect(run.names.at(-1)).toBe('abandonBackup');
+    expect(run.ends).toMatchObject([{ state: 'cancelled' }]);
+    expect(await childStates(run)).toEqual(['CANCELLED', 'CANCELLED']);
+  });
+
+  test('a child that is cancelled on its own is a failure of the backup, not a cancellation', async () => {
+    const run = await workflows.start('BackupCluster', REF, {
+      transferShardSnapshot: ({ task }) => (task.peer === '1' ? untilCancelled() : TRANSFERRED),
+    });
+    await run.saw('transferShardSnapshot', 3);
+    await workflows.client.workflow.getHandle(`${run.handle.workflowId}/peer-1`).cancel();
+    expect(await run.outcome()).toMatchObject({ status: 'FAILED', type: 'Internal' });
+    expect(run.names.at(-1)).toBe('abandonBackup');
+    expect(run.ends).toMatchObject([{ state: 'failed', error: { code: 'Internal' } }]);
+  });
+
+  test('a child that is terminated fails the backup', async () => {
+    const run = await workflows.start('BackupCluster', REF, {
+      transferShardSnapshot: ({ task }) => (task.peer === '1' ? untilCancelled() : TRANSFERRED),
+    });
+    await run.saw('transferShardSnapshot', 3);
+    await workflows.client.workflow.getHandle(`${run.handle.workflowId}/peer-1`).terminate();
+    expect(await run.outcome()).toMatchObject({ status: 'FAILED', type: 'Internal' });
+    expect(run.names.filter((name) => name === 'abandonBackup')).toHaveLength(1);
+  });
+
+  test('a snapshot that vanished is made anew', async () => {
+    const [task] = TASKS;
+    const run = await workflows.run(
+      'BackupCluster',
+      REF,
+      planning(task === undefined ? [] : [task], {
+        transferShardSnapshot: flaky(2, fails('SnapshotVanished'), () => TRANSFERRED),
+      }),
+    );
+    expect(run.ended.status).toBe('COMPLETED');
+    expect(run.of('createShardSnapshot')).toHaveLength(3);
+    expect(run.of('sweepShardSnapshots')).toHaveLength(2);
+  });
+
+  test('a snapshot that vanishes a third time fails the backup', async () => {
+    const run = await workflows.run(
+      'BackupCluster',
+      REF,
+      planning(TASKS.slice(0, 1), {
+        transferShardSnapshot: fails('SnapshotVanished', 'It is gone.'),
+      }),
+    );
+    expect(run.ended).toEqual({ status: 'FAILED', type: 'SnapshotVanished', message: 'It is gone.' });
+    expect(run.of('createShardSnapshot')).toHaveLength(3);
+    expect(endsOf(run)).toEqual(['abandonBackup']);
+  });
+
+  test('sweeping a node fails: the failure that led there is the one that is told', async () => {
+    const run = await workflows.run(
+      'BackupCluster',
+      REF,
+      planning(TASKS.slice(0, 1), {
+        transferShardSnapshot: fails('IntegrityMismatch', 'Other bytes.'),
+        sweepShardSnapshots: gaveUp('QdrantUnavailable'),
+      }),
+    );
+    expect(run.ended).toEqual({ status: 'FAILED', type: 'IntegrityMismatch', message: 'Other bytes.' });
+    expect(endsOf(run)).toEqual(['abandonBackup']);
+  });
+
+  test('snapshots that were on the node before are never touched', async () => {
+    const run = await workflows.run(
+      'BackupCluster',
+      REF,
+      planning(TASKS.slice(0, 1), {
+        listShardSnapshots: () => ['of-somebody-else'],
+        transferShardSnapshot: fails('IntegrityMismatch'),
+      }),
+    );
+    expect(run.of('createShardSnapshot')[0]?.input.known).toEqual(['of-somebody-else']);
+    expect(run.of('sweepShardSnapshots')[0]?.input.known).toEqual(['of-somebody-else']);
+  });
+
+  test('an empty cluster is a backup of no shards', async () => {
+    const run = await workflows.run('BackupCluster', REF, planning([]));
+    expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { shards: 0 } });
+    expect(run.of('commitBackup')[0]?.input.shards).toEqual([]);
+  });
+
+  test('another run committed first: the data of this one goes, the end says so', async () => {
+    const run = await workflows.run('BackupCluster', REF, planning([], { commitBackup: fails('CommitConflict') }));
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'CommitConflict' });
+    expect(endsOf(run)).toEqual(['commitBackup', 'abandonBackup']);
+  });
+
+  test('cancelled just after the commit: the backup exists, so it is listed', async () => {
+    const run = await workflows.start(
+      'BackupCluster',
+      REF,
+      planning([], {
+        commitBackup: async () => {
+          const { cancelled } = Context.current();
+          const beat = setInterval(() => Context.current().heartbeat(), 20);
+          await cancelled.catch(() => undefined);
+          clearInterval(beat);
+          return { collections: 0, shards: 0, bytes: 0, points: 0 };
+        },
+        abandonBackup: () => ({ removed: false }),
+      }),
+    );
+    await run.saw('commitBackup');
+    await run.handle.cancel();
+    expect(await run.outcome()).toEqual({ status: 'CANCELLED' });
+    expect(endsOf(run)).toEqual(['commitBackup', 'indexBackup', 'abandonBackup']);
+    expect(run.ends).toMatchObject([{ state: 'cancelled' }]);
+  });
+
+  test('progress counts shards while they are copied', async () => {
+    const last = gate();
+    const run = await workflows.start(
+      'BackupCluster',
+      REF,
+      planning(TASKS, {
+        transferShardSnapshot: async ({ task }) => {
+          if (task.peer === '2') await last.promise;
+          return TRANSFERRED;
+        },
+      }),
+    );
+    await run.saw('deleteShardSnapshot ended', 2);
+    const seen = async () => (await run.progress()).steps.find(({ name }) => name === 'Copy the shards')?.message;
+    await expect.poll(seen, { timeout: 10_000 }).toBe('2 of 4 shards');
+    expect(await run.progress()).toMatchObject({ phase: 'Copy the shards', percent: Math.floor(250 / 4) });
+    last.resolve();
+    expect(await run.outcome()).toMatchObject({ status: 'COMPLETED' });
+  });
+
+  const RETENTION = { retention: { keepLast: 3 } };
+
+  test('the retention policy is applied after the backup, as an operation of its own', async () => {
+    const run = await workflows.run('BackupCluster', { ...REF, ...RETENTION }, planning([]));
+    expect(run.ended.status).toBe('COMPLETED');
+    expect(run.events.indexOf('surveyBackups')).toBeGreaterThan(run.events.indexOf('indexBackup ended'));
+    expect((await run.progress()).steps.at(-1)).toMatchObject({ name: 'Apply the retention policy', phase: 'done' });
+  });
+
+  test('a sweep that fails does not fail the backup', async () => {
+    const run = await workflows.run(
+      'BackupCluster',
+      { ...REF, ...RETENTION },
+      planning([], {
+        surveyBackups: fails('StoreDenied', 'No entry.'),
+      }),
+    );
+    expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { backup: BACKUP } });
+    expect(run.of('abandonBackup')).toEqual([]);
+    expect((await run.progress()).steps.at(-1)).toMatchObject({ phase: 'skipped', message: 'No entry.' });
+    expect(run.ends).toMatchObject([{ state: 'done' }]);
+  });
+
+  test('cancelled during the sweep: CANCELLED, the sweep too, and the backup stays', async () => {
+    const run = await workflows.start(
+      'BackupCluster',
+      { ...REF, ...RETENTION },
+      planning([], {
+        surveyBackups: untilCancelled,
+        abandonBackup: () => ({ removed: false }),
+      }),
+    );
+    await run.saw('surveyBackups');
+    await run.handle.cancel();
+    expect(await run.outcome()).toEqual({ status: 'CANCELLED' });
+    expect(await childStates(run)).toEqual(['CANCELLED']);
+    expect(run.ends).toHaveLength(1);
+  });
+
+  test('started by a schedule, it is named by the slot', async () => {
+    const slot = new Date('2026-10-01T03:00:00.000Z');
+    const scheduleId = `slot-${workflows.taskQueue}`;
+    const workflowId = `scheduled-${workflows.taskQueue}`;
+    const planned = gate<string>();
+    // Temporal appends the slot to the id.
+    const id = `${workflowId}-2026-10-01T03:00:00Z`;
+    workflows.expect(
+      id,
+      planning([], {
+        planBackup: ({ nominalTime }) => {
+          planned.resolve(nominalTime);
+          throw fails('TopologyUnstable')();
+        },
+      }),
+    );
+    const schedule = await workflows.client.schedule.create({
+      scheduleId,
+      spec: { cronExpressions: ['0 3 * * *'] },
+      state: { paused: true },
+      action: {
+        type: 'startWorkflow',
+        workflowType: 'BackupCluster',
+        workflowId,
+        taskQueue: workflows.taskQueue,
+        args: [REF],
+      },
+    });
+    await schedule.backfill({
+      start: new Date(slot.getTime() - 60_000),
+      end: new Date(slot.getTime() + 60_000),
+      overlap: 'ALLOW_ALL',
+    });
+    expect(await planned.promise).toBe(slot.toISOString());
+    await schedule.delete();
+  });
+
+  test('started by hand, it is named by its start', async () => {
+    const run = await workflows.run('BackupCluster', REF, planning([]));
+    const { startTime } = await run.handle.describe();
+    expect(run.of('planBackup')[0]?.input.nominalTime).toBe(startTime.toISOString());
+  });
+});
+
+describe('BackupPeer', () => {
+  test('goes on as new with what it knows and has copied', async () => {
+    // Temporal suggests it at 4 MiB of history.
+    const bulk = 'a'.repeat(1_200_000);
+    const tasks = [0, 1, 2, 3].map((shard) => ({ collection: 'documents', shard, peer: '1' }));
+    const run = await workflows.run(
+      'BackupCluster',
+      REF,
+      planning(tasks, {
+        listShardSnapshots: () => ['old'],
+        createShardSnapshot: ({ task }) => ({
+          name: `${task.shard}`,
+          size: 1000,
+          sha256: bulk,
+          points: { before: 1, after: 1 },
+          cutAt: '2026-11-21T03:00:00Z',
+        }),
+      }),
+    );
+    expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { shards: 4 } });
+    const child = workflows.client.workflow.getHandle(`${run.handle.workflowId}/peer-1`);
+    expect((await child.describe()).raw.workflowExecutionInfo?.firstRunId).not.toBe((await child.describe()).runId);
+    expect(run.of('listShardSnapshots')).toHaveLength(1);
+    expect(run.of('createShardSnapshot').map(({ input }) => [input.task.shard, input.known])).toEqual(
+      [0, 1, 2, 3].map((shard) => [shard, ['old']]),
+    );
+    const [commit] = run.of('commitBackup');
+    expect(commit?.input.shards.map(({ shard }: { shard: number }) => shard)).toEqual([0, 1, 2, 3]);
+  });
+});

@@ -1,0 +1,63 @@
+/** Runs that are open when a new version is rolled out must go on: every recorded history replays on the code of today. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
+import { DeterminismViolationError } from '@temporalio/workflow';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { bundle } from './support.ts';
+
+const HISTORIES = join(import.meta.dirname, '../histories');
+const TYPES = ['BackupCluster', 'BackupPeer', 'DeleteCluster', 'ProvisionCluster', 'RestoreCluster', 'RetentionSweep'];
+
+const read = (type: string, file: string) => readFileSync(join(HISTORIES, type, file), 'utf8');
+const histories = TYPES.flatMap((type) =>
+  readdirSync(join(HISTORIES, type))
+    .filter((file) => file.endsWith('.json'))
+    .map((file) => [type, file] as const),
+);
+
+let code = '';
+beforeAll(async () => {
+  Runtime.install({ logger: new DefaultLogger('ERROR', () => undefined) });
+  code = await bundle();
+});
+
+/** Children's ids begin with their parent's, which is no part of the history; the recorder named runs by their file. */
+function replay(type: string, file: string, history = read(type, file)): Promise<void> {
+  const name = file.replace(/^\d+\.\d+\.\d+-(.*)\.json$/, '$1');
+  return Worker.runReplayHistory({ workflowBundle: { code } }, JSON.parse(history), `${type}-${name}`);
+}
+
+describe('recorded histories', () => {
+  test.for(TYPES)('there is one of %s', (type) => {
+    expect(histories.filter(([of]) => of === type)).not.toEqual([]);
+  });
+
+  test.for(histories)('%s/%s replays', async ([type, file]) => {
+    await replay(type, file);
+  });
+
+  test('an activity that has another name than recorded is found out', async () => {
+    const of = ['ProvisionCluster', '0.1.0-done.json'] as const;
+    expect(read(...of)).toContain('"reserveCluster"');
+    await expect(replay(...of, read(...of).replaceAll('"reserveCluster"', '"keepCluster"'))).rejects.toThrow(
+      DeterminismViolationError,
+    );
+  });
+
+  test('a step that is missing is found out', async () => {
+    const of = ['RestoreCluster', '0.1.0-new-cluster.json'] as const;
+    await expect(replay(...of, read(...of).replaceAll('"restoreAliases"', '"closeBackup"'))).rejects.toThrow(
+      DeterminismViolationError,
+    );
+  });
+
+  test('they hold nothing of the machine that they were recorded on', () => {
+    for (const [type, file] of histories) {
+      const text = read(type, file);
+      const payloads = [...text.matchAll(/"data":"([^"]*)"/g)].map(([, data]) => Buffer.from(data ?? '', 'base64'));
+      const all = [text, ...payloads.map(String)].join('\n');
+      expect(all, `${type}/${file}`).not.toMatch(/"\d+@|\/(?:root|work|tmp|home|Users)\/|X-Amz-Signature|api-key"/);
+    }
+  });
+});

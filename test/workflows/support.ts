@@ -1,0 +1,375 @@
+/** The real workflow code in a real worker on the shared Temporal, over activities that a test holds in its hand. */
+import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { readFile, rename, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Context } from '@temporalio/activity';
+import { Client, Connection, WorkflowFailedError, type WorkflowHandle } from '@temporalio/client';
+import { ApplicationFailure, CancelledFailure, type TypedSearchAttributes } from '@temporalio/common';
+import { bundleWorkflowCode, DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { inject } from 'vitest';
+import type { Activities } from '../../activities/index.ts';
+import { FleetActivityInterceptor } from '../../activities/interceptor.ts';
+import { resolveSpec, type ClusterRequest } from '../../src/domain/cluster.ts';
+import { FleetError, type ErrorCode } from '../../src/domain/errors.ts';
+import type { Progress } from '../../src/domain/operation.ts';
+import type { ShardTask } from '../../src/domain/topology.ts';
+
+export type ActivityName = keyof Activities;
+type Input<K extends ActivityName> = Parameters<Activities[K]>[0];
+/** An activity as a test writes it: it may ignore its input and answer at once. */
+export type Fakes = {
+  readonly [K in ActivityName]?: (input: Input<K>) => ReturnType<Activities[K]> | Awaited<ReturnType<Activities[K]>>;
+};
+
+export interface Call {
+  readonly name: ActivityName;
+  // oxlint-disable-next-line typescript/no-explicit-any -- tests look into inputs as they come
+  readonly input: any;
+  /** The workflow that called. */
+  readonly workflowId: string;
+}
+
+export type Outcome = 'COMPLETED' | 'FAILED' | 'CANCELLED';
+
+/** One workflow run, and everything its activities (and its children's) were asked. */
+export class Run {
+  readonly calls: Call[] = [];
+  /** `<name>` when an activity began and `<name> ended` when it answered, in order. */
+  readonly events: string[] = [];
+  readonly fakes: Fakes;
+  #handle: WorkflowHandle | undefined;
+  readonly #watchers = new Set<() => void>();
+
+  constructor(fakes: Fakes) {
+    this.fakes = fakes;
+  }
+
+  get handle(): WorkflowHandle {
+    if (this.#handle === undefined) throw new Error('The run has not been started.');
+    return this.#handle;
+  }
+
+  set handle(handle: WorkflowHandle) {
+    this.#handle = handle;
+  }
+
+  /** Names of the calls, without those that only frame an operation. */
+  get names(): string[] {
+    return this.calls.map(({ name }) => name).filter((name) => !FRAME.has(name));
+  }
+
+  of(name: ActivityName): Call[] {
+    return this.calls.filter((call) => call.name === name);
+  }
+
+  /** The inputs of all `endOperation` calls of the workflow itself, without its children's. */
+  get ends(): Input<'endOperation'>[] {
+    return this.of('endOperation')
+      .filter(({ workflowId }) => workflowId === this.handle.workflowId)
+      .map(({ input }) => input as Input<'endOperation'>);
+  }
+
+  note(event: string): void {
+    this.events.push(event);
+    for (const watch of this.#watchers) watch();
+  }
+
+  /** Resolves when an event has happened `count` times. */
+  async saw(event: string, count = 1): Promise<void> {
+    const happened = () => this.events.filter((seen) => seen === event).length >= count;
+    if (happened()) return;
+    await new Promise<void>((resolve) => {
+      const watch = () => {
+        if (!happened()) return;
+        this.#watchers.delete(watch);
+        resolve();
+      };
+      this.#watchers.add(watch);
+    });
+  }
+
+  /** How the workflow ended: its status, and its failure's type and message. */
+  async outcome(): Promise<{ status: Outcome; type?: string; message?: string; result?: Record<string, unknown> }> {
+    try {
+      return { status: 'COMPLETED', result: (await this.handle.result()) as Record<string, unknown> };
+    } catch (error) {
+      if (!(error instanceof WorkflowFailedError)) throw error;
+      const { cause } = error;
+      if (cause instanceof CancelledFailure) return { status: 'CANCELLED' };
+      if (!(cause instanceof ApplicationFailure))
+        return { status: 'FAILED', message: `${cause?.name}: ${cause?.message}` };
+      return { status: 'FAILED', message: cause.message, ...(cause.type != null && { type: cause.type }) };
+    }
+  }
+
+  progress(): Promise<Progress> {
+    return this.handle.query<Progress>('progress');
+  }
+
+  async attributes(): Promise<TypedSearchAttributes> {
+    return (await this.handle.describe()).typedSearchAttributes;
+  }
+}
+
+const FRAME = new Set<string>(['registerOperation', 'endOperation', 'takeLease']);
+
+/** A worker and a client for one test file. All runs of the file share the worker and may run side by side. */
+export class Workflows {
+  readonly client: Client;
+  readonly taskQueue: string;
+  readonly #connections: readonly [Connection, NativeConnection];
+  readonly #worker: Worker;
+  readonly #running: Promise<void>;
+  readonly #runs: Map<string, Run>;
+
+  private constructor(
+    connections: readonly [Connection, NativeConnection],
+    taskQueue: string,
+    worker: Worker,
+    runs: Map<string, Run>,
+  ) {
+    this.#connections = connections;
+    this.client = new Client({ connection: connections[0] });
+    this.taskQueue = taskQueue;
+    this.#worker = worker;
+    this.#runs = runs;
+    this.#running = worker.run();
+  }
+
+  static async open(): Promise<Workflows> {
+    Runtime.install({ logger: new DefaultLogger('ERROR', () => undefined) });
+    const address = inject('localEnv')['TEMPORAL_ADDRESS'] ?? '';
+    const [connection, native] = await Promise.all([
+      Connection.connect({ address }),
+      NativeConnection.connect({ address }),
+    ]);
+    const taskQueue = `workflows-${randomBytes(4).toString('hex')}`;
+    const runs = new Map<string, Run>();
+    const worker = await Worker.create({
+      connection: native,
+      taskQueue,
+      workflowBundle: { code: await bundle() },
+      activities: dispatcher(runs, taskQueue),
+      interceptors: { activity: [() => ({ inbound: new FleetActivityInterceptor() })] },
+      // A cancellation is delivered with the answer to a heartbeat.
+      maxHeartbeatThrottleInterval: 100,
+      defaultHeartbeatThrottleInterval: 100,
+    });
+    return new Workflows([connection, native], taskQueue, worker, runs);
+  }
+
+  /** Start a workflow whose activities are the defaults with some of them replaced. */
+  async start(type: string, input: unknown, fakes: Fakes = {}): Promise<Run> {
+    const workflowId = `${type}-${randomBytes(6).toString('hex')}`;
+    const run = this.expect(workflowId, fakes);
+    run.handle = await this.client.workflow.start(type, {
+      taskQueue: this.taskQueue,
+      workflowId,
+      args: input === undefined ? [] : [input],
+      // A stuck workflow fails its test by this, not by the runner's patience.
+      workflowRunTimeout: '50s',
+    });
+    return run;
+  }
+
+  /** What a workflow that something else starts will find. */
+  expect(workflowId: string, fakes: Fakes = {}): Run {
+    const run = new Run(fakes);
+    this.#runs.set(workflowId, run);
+    return run;
+  }
+
+  /** Run a workflow to its end. */
+  async run(
+    type: string,
+    input: unknown,
+    fakes: Fakes = {},
+  ): Promise<Run & { readonly ended: Awaited<ReturnType<Run['outcome']>> }> {
+    const run = await this.start(type, input, fakes);
+    return Object.assign(run, { ended: await run.outcome() });
+  }
+
+  async close(): Promise<void> {
+    this.#worker.shutdown();
+    await this.#running;
+    await Promise.all(this.#connections.map((connection) => connection.close()));
+  }
+}
+
+/** Every activity, looked up in the run that its workflow, or its workflow's parent, belongs to. */
+function dispatcher(
+  runs: ReadonlyMap<string, Run>,
+  taskQueue: string,
+): Record<string, (input: never) => Promise<unknown>> {
+  const defaults = fakeActivities(taskQueue);
+  return Object.fromEntries(
+    (Object.keys(defaults) as ActivityName[]).map((name) => [
+      name,
+      async (input: never) => {
+        const workflowId = Context.current().info.workflowExecution?.workflowId ?? '';
+        const run = runs.get(workflowId.split('/')[0] ?? '');
+        if (run === undefined) throw ApplicationFailure.nonRetryable(`No test expects workflow ${workflowId}.`);
+        run.calls.push({ name, input, workflowId });
+        run.note(name);
+        try {
+          const fake = (run.fakes[name] ?? defaults[name]) as (input: never) => unknown;
+          return await fake(input);
+        } finally {
+          run.note(`${name} ended`);
+        }
+      },
+    ]),
+  );
+}
+
+export const REF = { tenant: 'acme', cluster: 'docs' } as const;
+export const BACKUP = '20261121T030000Z-1a2b3c4d';
+export const LOCATION = { ...REF, prefix: '', backup: BACKUP } as const;
+const AT = '2026-11-21T03:00:00.000Z';
+
+/** Two peers with two shards each. */
+export const TASKS: readonly ShardTask[] = [0, 1, 2, 3].map((shard) => ({
+  collection: 'documents',
+  shard,
+  peer: String(1 + (shard % 2)),
+}));
+
+export const SPEC = specOf({ nodes: 2, collections: [{ name: 'documents', vectorSize: 4 }] });
+
+function specOf(request: ClusterRequest) {
+  return resolveSpec(request, {});
+}
+
+/** All activities, all of them successful. */
+function fakeActivities(transferQueue: string): Fakes {
+  const nothing = () => Promise.resolve();
+  return {
+    registerOperation: nothing,
+    takeLease: nothing,
+    releaseLease: nothing,
+    endOperation: nothing,
+    reserveCluster: ({ request }) =>
+      specOf({
+        ...request,
+        collections: request.collections ?? [
+          { name: 'a', vectorSize: 4 },
+          { name: 'b', vectorSize: 4 },
+        ],
+      }),
+    loadCluster: () => ({ spec: SPEC, phase: 'HEALTHY', namespace: 'fleet-acme--docs' }),
+    clusterExists: () => true,
+    setClusterPhase: nothing,
+    forgetCluster: () => ({ schedules: 0 }),
+    indexBackup: nothing,
+    ensureNamespace: nothing,
+    ensureApiKey: nothing,
+    deleteVolumeClaims: nothing,
+    removeNamespace: nothing,
+    installRelease: () => ({ revision: 1 }),
+    uninstallRelease: nothing,
+    awaitPeers: () => ({ qdrantVersion: '1.18.3' }),
+    ensureCollection: nothing,
+    listShardSnapshots: () => [],
+    createShardSnapshot: ({ task }) => ({
+      name: `${task.collection}-${task.shard}.snapshot`,
+      size: 1000,
+      sha256: 'aa',
+      points: { before: 10, after: 10 },
+      cutAt: AT,
+    }),
+    deleteShardSnapshot: nothing,
+    sweepShardSnapshots: nothing,
+    planBackup: () => ({ location: LOCATION, attempt: 'run-1', transferQueue, tasks: TASKS, startedAt: AT }),
+    commitBackup: ({ shards }) => ({ collections: 1, shards: shards.length, bytes: 4000, points: 40 }),
+    abandonBackup: () => ({ removed: true }),
+    openBackup: ({ collections }) => ({
+      location: LOCATION,
+      collections: ['one', 'two', 'three']
+        .filter((name) => collections?.includes(name) ?? true)
+        .map((name) => ({ name, shards: 1, bytes: 1000 })),
+      spec: SPEC,
+      qdrantVersion: '1.18.3',
+    }),
+    closeBackup: nothing,
+    checkRestoreGates: nothing,
+    createRestoredCollection: nothing,
+    placeReplicas: () => [
+      { shard: 0, peer: '1' },
+      { shard: 0, peer: '2' },
+    ],
+    recoverReplica: nothing,
+    awaitRecoveriesIdle: nothing,
+    dropRestoredCollection: nothing,
+    verifyRestoredCollection: () => ({ points: 10 }),
+    restoreAliases: () => ({ aliases: 1 }),
+    surveyBackups: () => ({ prefix: '', now: Date.parse(AT), committed: [], deleting: [], purging: [], abandoned: [] }),
+    markBackupDeleting: () => 'DELETING',
+    purgeBackup: () => ({ state: 'DELETED', objects: 1 }),
+    collectUnfinished: () => ({ state: 'ABORTED', objects: 1 }),
+    transferShardSnapshot: () => ({ size: 1000, sha256: 'aa', crc32: 'AAAAAA==', sent: 1000 }),
+  };
+}
+
+/** An activity that fails with a code, retried or not by the code's class. */
+export function fails(code: ErrorCode, message = `${code} on purpose.`): () => never {
+  return () => {
+    throw new FleetError(code, message);
+  };
+}
+
+/** An activity whose retries are used up, whatever the class of its code. */
+export function gaveUp(code: string, message = `${code} on purpose.`): () => never {
+  return () => {
+    throw ApplicationFailure.nonRetryable(message, code);
+  };
+}
+
+/** Fails the first `times` times, then answers. */
+export function flaky<T>(times: number, fail: () => never, answer: () => T): () => T {
+  let calls = 0;
+  return () => {
+    calls += 1;
+    return calls <= times ? fail() : answer();
+  };
+}
+
+/** Works until it is cancelled, and ends then. */
+export async function untilCancelled(): Promise<never> {
+  const context = Context.current();
+  const beat = setInterval(() => context.heartbeat(), 20);
+  try {
+    return await context.cancelled;
+  } finally {
+    clearInterval(beat);
+  }
+}
+
+/** Works until it is cancelled, takes no notice, and succeeds. */
+export async function ignoringCancellation<T>(answer: () => T): Promise<T> {
+  try {
+    return await untilCancelled();
+  } catch (error) {
+    if (!(error instanceof CancelledFailure)) throw error;
+    return answer();
+  }
+}
+
+/** A promise that the test settles. */
+export function gate<T = void>() {
+  return Promise.withResolvers<T>();
+}
+
+/** One bundle for all files of a test run, beside the stack's files. */
+export async function bundle(): Promise<string> {
+  const file = join(dirname(inject('localEnv')['KUBECONFIG'] ?? ''), 'workflows-under-test.js');
+  if (existsSync(file)) return readFile(file, 'utf8');
+  const { code } = await bundleWorkflowCode({
+    workflowsPath: fileURLToPath(new URL('../../workflows/index.ts', import.meta.url)),
+    logger: new DefaultLogger('WARN'),
+  });
+  await writeFile(`${file}.${process.pid}`, code);
+  await rename(`${file}.${process.pid}`, file);
+  return code;
+}
