@@ -1,0 +1,237 @@
+/** The commit protocol and its undoing on a real store: who wins, what is refused, what is removed when. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { claim, readCommitted, readRecord, sha256 } from '../../activities/backup-records.ts';
+import { MANIFEST_FORMAT, type BackupState, type CommitRecord } from '../../src/domain/backup.ts';
+import { backupKeys, type BackupLocation } from '../../src/domain/naming.ts';
+import { Parts, race } from './support.ts';
+
+let parts: Parts;
+beforeAll(async () => {
+  parts = await Parts.open();
+});
+afterAll(() => parts.close());
+
+const MANIFEST = JSON.stringify({ formatVersion: MANIFEST_FORMAT, attempt: 'run', collections: [], aliases: [] });
+
+let clusters = 0;
+/** A backup of a cluster of its own, so that a survey of the cluster finds this one only. */
+function fresh(): BackupLocation {
+  clusters += 1;
+  return { tenant: parts.tenant, cluster: `c${clusters}`, prefix: '', backup: '20261101T030000Z-00000000' };
+}
+const refOf = ({ tenant, cluster, backup }: BackupLocation) => ({ tenant, cluster, backup });
+
+function record(location: BackupLocation, state: BackupState, attempt = 'run'): CommitRecord {
+  const manifest = { sha256: sha256(MANIFEST), size: MANIFEST.length };
+  const changedAt = new Date().toISOString();
+  const { backup } = location;
+  return {
+    formatVersion: MANIFEST_FORMAT,
+    revision: 1,
+    backup,
+    state,
+    attempt,
+    changedAt,
+    ...(state === 'ABORTED' ? {} : { manifest }),
+  };
+}
+
+/** A backup with a shard and a manifest, in a state. */
+async function stored(state: BackupState): Promise<BackupLocation> {
+  const location = fresh();
+  const keys = backupKeys(location);
+  await parts.store.putJson(keys.shard('run', 'documents', 0), '"data"');
+  await parts.store.putJson(keys.manifest, MANIFEST);
+  await parts.store.putJson(keys.commit, JSON.stringify(record(location, state)));
+  return location;
+}
+
+async function dataOf(location: BackupLocation): Promise<string[]> {
+  const found: string[] = [];
+  for await (const { key } of parts.store.list(backupKeys(location).data)) found.push(key);
+  return found;
+}
+
+const stateOf = async (location: BackupLocation) => (await readRecord(parts.store, location))?.record.state;
+
+describe('the first writer of the record decides', () => {
+  test('of twenty claims at once one stands, and everybody learns which', async () => {
+    const location = fresh();
+    const claims = Array.from({ length: 20 }, (_, index) =>
+      claim(parts.store, location, record(location, index % 2 === 0 ? 'COMMITTED' : 'ABORTED', `run-${index}`)),
+    );
+    const { won } = await race(claims);
+    expect(won).toHaveLength(20);
+    const standing = await readRecord(parts.store, location);
+    expect(new Set(won.map(({ attempt }) => attempt))).toEqual(new Set([standing?.record.attempt]));
+  });
+
+  test('a collector that came first keeps a slow run from committing', async () => {
+    const location = fresh();
+    await parts.as('sweep', (activities) => activities.collectUnfinished(refOf(location)));
+    expect(await claim(parts.store, location, record(location, 'COMMITTED'))).toMatchObject({ state: 'ABORTED' });
+  });
+
+  test('a collector that came late leaves the backup alone', async () => {
+    const location = await stored('COMMITTED');
+    const answer = await parts.as('sweep', (activities) => activities.collectUnfinished(refOf(location)));
+    expect(answer).toEqual({ state: 'COMMITTED', objects: 0 });
+    expect(await dataOf(location)).toHaveLength(1);
+  });
+
+  test('giving up removes the data of the own attempt only, and nothing that was committed', async () => {
+    const location = fresh();
+    const keys = backupKeys(location);
+    await parts.store.putJson(keys.shard('mine', 'documents', 0), '1');
+    await parts.store.putJson(keys.shard('other', 'documents', 0), '1');
+    const upload = await parts.store.createUpload(keys.shard('mine', 'documents', 1));
+    expect(upload).not.toBe('');
+    const abandon = () => parts.as('mine', (activities) => activities.abandonBackup({ location, attempt: 'mine' }));
+    expect(await abandon()).toEqual({ removed: true });
+    expect(await abandon()).toEqual({ removed: true });
+    expect(await dataOf(location)).toEqual([keys.shard('other', 'documents', 0)]);
+    expect(await parts.store.openUploads(keys.root)).toEqual([]);
+
+    const committed = await stored('COMMITTED');
+    const kept = await parts.as('mine', (activities) =>
+      activities.abandonBackup({ location: committed, attempt: 'run' }),
+    );
+    expect(kept).toEqual({ removed: false });
+    expect(await dataOf(committed)).toHaveLength(1);
+  });
+});
+
+describe('readCommitted', () => {
+  test('a backup that never was, and one that was begun and never finished', async () => {
+    const location = fresh();
+    await expect(readCommitted(parts.store, location)).rejects.toMatchObject({ code: 'BackupNotFound' });
+    await parts.store.putJson(backupKeys(location).intent, '{}');
+    await expect(readCommitted(parts.store, location)).rejects.toMatchObject({ code: 'BackupNotCommitted' });
+  });
+
+  test.for(['DELETING', 'PURGING', 'DELETED', 'ABORTED'] as const)('%s cannot be restored', async (state) => {
+    const location = await stored(state);
+    await expect(readCommitted(parts.store, location)).rejects.toMatchObject({
+      code: 'BackupNotCommitted',
+      message: expect.stringContaining(state) as string,
+    });
+  });
+
+  test('a manifest that was altered, or is gone', async () => {
+    const location = await stored('COMMITTED');
+    expect(await readCommitted(parts.store, location)).toMatchObject({ attempt: 'run' });
+    await parts.store.putJson(backupKeys(location).manifest, MANIFEST.replace('"run"', '"ran"'));
+    await expect(readCommitted(parts.store, location)).rejects.toMatchObject({ code: 'IntegrityMismatch' });
+    await parts.store.deleteKeys([backupKeys(location).manifest]);
+    await expect(readCommitted(parts.store, location)).rejects.toMatchObject({ code: 'IntegrityMismatch' });
+  });
+});
+
+describe('removing a backup', () => {
+  const purge = (location: BackupLocation) =>
+    parts.as('sweep', (activities) => activities.purgeBackup(refOf(location)));
+  const mark = (location: BackupLocation) =>
+    parts.as('sweep', (activities) => activities.markBackupDeleting(refOf(location)));
+
+  test('marks, purges, and may be repeated at every stage', async () => {
+    const location = await stored('COMMITTED');
+    expect(await mark(location)).toBe('DELETING');
+    expect(await mark(location)).toBe('DELETING');
+    expect(await dataOf(location)).toHaveLength(1);
+    expect(await purge(location)).toEqual({ state: 'DELETED', objects: 1 });
+    expect(await purge(location)).toEqual({ state: 'DELETED', objects: 0 });
+    expect(await dataOf(location)).toEqual([]);
+  });
+
+  test('a backup that is not marked is never purged', async () => {
+    const location = await stored('COMMITTED');
+    expect(await purge(location)).toEqual({ state: 'COMMITTED', objects: 0 });
+    expect(await dataOf(location)).toHaveLength(1);
+  });
+
+  test('an interrupted purge goes on, with or without a lease', async () => {
+    const location = await stored('PURGING');
+    await parts.store.putJson(backupKeys(location).lease('restore'), '{}');
+    expect(await purge(location)).toMatchObject({ state: 'DELETED' });
+  });
+
+  test('what a restore reads stays marked, until the restore lets go', async () => {
+    const location = await stored('COMMITTED');
+    const { tenant, cluster, backup } = location;
+    const opening = { tenant, source: cluster, backup };
+    await parts.as('restore', (activities) => activities.openBackup(opening));
+    await mark(location);
+    expect(await purge(location)).toEqual({ state: 'DELETING', objects: 0 });
+    expect(await dataOf(location)).toHaveLength(1);
+    await parts.as('restore', (activities) => activities.closeBackup(opening));
+    expect(await purge(location)).toMatchObject({ state: 'DELETED' });
+  });
+
+  test('a restore that opens after the mark is refused, whatever its lease', async () => {
+    const location = await stored('DELETING');
+    const { tenant, cluster, backup } = location;
+    await expect(
+      parts.as('late', (activities) => activities.openBackup({ tenant, source: cluster, backup })),
+    ).rejects.toMatchObject({ code: 'BackupNotCommitted' });
+  });
+
+  test('of twenty that mark at once nobody harms the record', async () => {
+    const location = await stored('COMMITTED');
+    const { won, lost } = await race(Array.from({ length: 20 }, () => mark(location)));
+    expect(won.length).toBeGreaterThanOrEqual(1);
+    expect(lost.every((code) => code === 'CommitConflict')).toBe(true);
+    expect(await stateOf(location)).toBe('DELETING');
+  });
+
+  test('of twenty that purge at once none loses data of others, and it ends DELETED', async () => {
+    const location = await stored('DELETING');
+    await race(Array.from({ length: 20 }, () => purge(location)));
+    expect(await purge(location)).toMatchObject({ state: 'DELETED' });
+    expect(await dataOf(location)).toEqual([]);
+  });
+});
+
+describe('surveyBackups', () => {
+  const survey = ({ tenant, cluster }: BackupLocation) =>
+    parts.as('sweep', (activities) => activities.surveyBackups({ tenant, cluster }));
+
+  test.for([
+    ['COMMITTED', 'committed'],
+    ['DELETING', 'deleting'],
+    ['PURGING', 'purging'],
+  ] as const)('%s is found as %s', async ([state, list]) => {
+    const location = await stored(state);
+    const found = await survey(location);
+    expect({
+      committed: found.committed.length,
+      deleting: found.deleting.length,
+      purging: found.purging.length,
+    }).toEqual({
+      committed: 0,
+      deleting: 0,
+      purging: 0,
+      [list]: 1,
+    });
+    expect(Math.abs(found.now - Date.now())).toBeLessThan(60_000);
+  });
+
+  test('an unfinished backup is abandoned when it is a day old and its workflow is closed', async () => {
+    const begun = async (hours: number, workflowId: string) => {
+      const location = fresh();
+      const startedAt = new Date(Date.now() - hours * 3_600_000).toISOString();
+      await parts.store.putJson(backupKeys(location).intent, JSON.stringify({ startedAt, workflowId, runId: 'r' }));
+      return (await survey(location)).abandoned;
+    };
+    parts.closed.add('closed');
+    expect(await begun(25, 'closed')).toHaveLength(1);
+    expect(await begun(25, 'open')).toEqual([]);
+    expect(await begun(23, 'closed')).toEqual([]);
+  });
+
+  test('a lease makes a candidate count as leased', async () => {
+    const location = await stored('COMMITTED');
+    expect((await survey(location)).committed).toMatchObject([{ leased: false }]);
+    await parts.store.putJson(backupKeys(location).lease('restore'), '{}');
+    expect((await survey(location)).committed).toMatchObject([{ leased: true }]);
+  });
+});

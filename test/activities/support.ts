@@ -1,0 +1,79 @@
+/** Activities over the real parts of the shared stack, run as if a workflow had called them. */
+import { randomBytes } from 'node:crypto';
+import { MockActivityEnvironment } from '@temporalio/testing';
+import { DefaultLogger } from '@temporalio/worker';
+import { inject } from 'vitest';
+import type { ActivityDeps } from '../../activities/deps.ts';
+import { createActivities, type Activities } from '../../activities/index.ts';
+import { Catalog } from '../../src/clients/catalog.ts';
+import { Helm } from '../../src/clients/helm.ts';
+import { Kubernetes } from '../../src/clients/kubernetes.ts';
+import type { BackupStore } from '../../src/clients/s3.ts';
+import { loadConfig, type Config } from '../../src/config.ts';
+import { openStore } from '../support/fleet.ts';
+
+export class Parts {
+  readonly config: Config;
+  readonly catalog: Catalog;
+  readonly store: BackupStore;
+  readonly kubernetes: Kubernetes;
+  readonly tenant = `t${randomBytes(4).toString('hex')}`;
+  readonly activities: Activities;
+  /** Workflow ids that Temporal would call closed. */
+  readonly closed = new Set<string>();
+
+  private constructor(env: Record<string, string>, change: Partial<ActivityDeps>) {
+    // The SDK's own chain of credentials reads the environment of the process.
+    for (const name of ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_REGION']) process.env[name] = env[name];
+    this.config = loadConfig({ ...env, FLEET_TRANSFER_PART_BYTES: String(5 * 1024 * 1024) });
+    this.catalog = new Catalog(env['DATABASE_URL'] ?? '');
+    this.store = openStore(env);
+    this.kubernetes = change.kubernetes ?? new Kubernetes(env['KUBECONFIG']);
+    this.activities = createActivities({
+      config: this.config,
+      catalog: this.catalog,
+      store: this.store,
+      kubernetes: this.kubernetes,
+      helm: new Helm({ binary: 'helm' }),
+      temporal: {
+        isOpen: (workflowId) => Promise.resolve(!this.closed.has(workflowId)),
+        deleteSchedules: () => Promise.resolve(0),
+      },
+      ...change,
+    });
+  }
+
+  static async open(change: Partial<ActivityDeps> = {}): Promise<Parts> {
+    const parts = new Parts(inject('localEnv'), change);
+    await parts.catalog.migrate();
+    return parts;
+  }
+
+  /** Run something as an activity of a workflow. */
+  as<T>(workflowId: string, run: (activities: Activities) => Promise<T>, attempt = 1): Promise<T> {
+    return environment(workflowId, attempt).run(() => run(this.activities));
+  }
+
+  async close(): Promise<void> {
+    this.store.close();
+    await this.catalog.close();
+  }
+}
+
+export function environment(workflowId: string, attempt = 1): MockActivityEnvironment {
+  return new MockActivityEnvironment(
+    { attempt, workflowExecution: { workflowId, runId: `run-of-${workflowId}` } },
+    { logger: new DefaultLogger('ERROR', () => undefined) },
+  );
+}
+
+/** Which of several racers won, and the codes of the others. */
+export async function race<T>(racers: readonly Promise<T>[]): Promise<{ won: T[]; lost: string[] }> {
+  const outcomes = await Promise.allSettled(racers);
+  return {
+    won: outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : [])),
+    lost: outcomes.flatMap((outcome) =>
+      outcome.status === 'rejected' ? [String((outcome.reason as { code?: string }).code ?? outcome.reason)] : [],
+    ),
+  };
+}
