@@ -9,7 +9,7 @@ import {
   replicasOf,
   usesCustomSharding,
 } from '../src/domain/collection-config.ts';
-import { restoreRefusals, wantedAliases } from '../src/domain/compatibility.ts';
+import { restoreRefusals, wantedAliases, type Refusal } from '../src/domain/compatibility.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { readCommitted } from './backup-records.ts';
 import { signal, workflowRun } from './context.ts';
@@ -37,6 +37,28 @@ interface CollectionTarget {
   /** Replicas of each shard; default: as backed up, at most the number of peers. */
   readonly replicationFactor?: number;
 }
+
+interface GateInput {
+  readonly target: ClusterRef;
+  readonly location: BackupLocation;
+  readonly collections: readonly string[];
+  readonly replicationFactor?: number;
+}
+
+/** What a restore would do. */
+export interface RestorePreview {
+  readonly allowed: boolean;
+  readonly refusals: readonly Refusal[];
+  readonly peers: number;
+  readonly collections: number;
+  /** Shards times replicas. */
+  readonly shardReplicas: number;
+  /** Over all replicas. */
+  readonly bytesToPull: number;
+}
+
+/** A cluster that does not exist yet; it would run the version of the chart, which is taken to be the right one. */
+const EMPTY_TARGET = { qdrantVersion: undefined, collections: [], aliases: [] };
 
 /** Seconds that a node has to begin reading a shard. */
 const URL_LIFETIME = 3600;
@@ -88,27 +110,9 @@ export function createRestoreActivities(deps: ActivityDeps) {
     },
 
     /** @throws FleetError `RestoreRefused` with every reason, before anything is written */
-    async checkRestoreGates(input: {
-      target: ClusterRef;
-      location: BackupLocation;
-      collections: readonly string[];
-      replicationFactor?: number;
-    }): Promise<void> {
-      const { target, location, collections, replicationFactor } = input;
-      const manifest = await readCommitted(store, location);
-      const peers = await reachablePeers(deps, target, signal());
-      const [{ client }] = peers;
-      const refusals = restoreRefusals(
-        manifest,
-        manifest.collections.filter(({ name }) => collections.includes(name)),
-        {
-          qdrantVersion: await client.version(),
-          peers: peers.length,
-          collections: await client.collections(),
-          aliases: (await client.aliases()).map(({ alias_name: alias }) => alias),
-        },
-        replicationFactor,
-      );
+    async checkRestoreGates(input: GateInput): Promise<void> {
+      const { target, location } = input;
+      const { refusals } = await judge(input);
       if (refusals.length > 0) {
         const reasons = refusals.map(({ detail }) => detail).join('; ');
         throw new FleetError(
@@ -116,6 +120,27 @@ export function createRestoreActivities(deps: ActivityDeps) {
           `${location.backup} cannot be restored into ${target.tenant}/${target.cluster}: ${reasons}.`,
         );
       }
+    },
+
+    /**
+     * What a restore would do, and which gates would not let it through. Writes nothing.
+     *
+     * @param input `nodes`: of the cluster that would be made, when the target does not exist
+     */
+    async previewRestore(input: GateInput & { nodes?: number }): Promise<RestorePreview> {
+      const { refusals, peers, wanted } = await judge(input);
+      const replicas = wanted.flatMap(({ config: recorded, shards }) => {
+        const count = replicasOf(recorded, peers, input.replicationFactor);
+        return shards.map(({ size }) => ({ count, bytes: count * size }));
+      });
+      return {
+        allowed: refusals.length === 0,
+        refusals,
+        peers,
+        collections: wanted.length,
+        shardReplicas: replicas.reduce((sum, { count }) => sum + count, 0),
+        bytesToPull: replicas.reduce((sum, { bytes }) => sum + bytes, 0),
+      };
     },
 
     /**
@@ -275,6 +300,27 @@ export function createRestoreActivities(deps: ActivityDeps) {
       return { aliases: aliases.length };
     },
   };
+
+  /** All gates, against the target as it is or, where a number of nodes is given, as it would be made. */
+  async function judge({ target, location, collections, replicationFactor, nodes }: GateInput & { nodes?: number }) {
+    const manifest = await readCommitted(store, location);
+    const wanted = manifest.collections.filter(({ name }) => collections.includes(name));
+    const found = nodes === undefined ? await lookAt(target) : { ...EMPTY_TARGET, peers: nodes };
+    const qdrantVersion = found.qdrantVersion ?? manifest.qdrantVersion;
+    const refusals = restoreRefusals(manifest, wanted, { ...found, qdrantVersion }, replicationFactor);
+    return { refusals, wanted, peers: found.peers };
+  }
+
+  async function lookAt(target: ClusterRef) {
+    const peers = await reachablePeers(deps, target, signal());
+    const [{ client }] = peers;
+    return {
+      qdrantVersion: await client.version(),
+      peers: peers.length,
+      collections: await client.collections(),
+      aliases: (await client.aliases()).map(({ alias_name: alias }) => alias),
+    };
+  }
 
   async function renewLease(location: BackupLocation): Promise<void> {
     const { workflowId, runId } = workflowRun();

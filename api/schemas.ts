@@ -62,6 +62,7 @@ export const RestoreBody = z
     nodes: nodes.optional(),
     replicationFactor: nodes.optional(),
     collections: collections.optional(),
+    dryRun: z.boolean().optional().openapi({ description: 'Tell what would happen and what is in the way.' }),
   })
   .openapi('RestoreRequest');
 

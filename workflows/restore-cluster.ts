@@ -1,5 +1,5 @@
 import { CancellationScope, executeChild, isCancellation, workflowInfo } from '@temporalio/workflow';
-import type { ReplicaTask, RestorePlan } from '../activities/restore.ts';
+import type { ReplicaTask, RestorePlan, RestorePreview } from '../activities/restore.ts';
 import { isRetryable } from '../src/domain/errors.ts';
 import { parseRestoreInput } from '../src/domain/input.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
@@ -28,12 +28,12 @@ const PARALLEL_COLLECTIONS = 2;
  * Restore a backup into another cluster, which is made when it does not exist, with any number of nodes. Every replica
  * pulls its shard from the bucket; counts are proven on each; aliases come last. A failure removes what was made.
  *
- * Input: `{"tenant":"acme","source":"docs","backup":"<id>","cluster":"docs2","nodes":2}`.
+ * Input: `{"tenant":"acme","source":"docs","backup":"<id>","cluster":"docs2","nodes":2}`; `"dryRun":true` only tells what
+ * would happen, how many bytes would be pulled, and which gate would refuse.
  */
-export async function RestoreCluster(
-  input: unknown,
-): Promise<{ cluster: string; backup: string; collections: number; points: number; bytes: number; aliases: number }> {
-  const { tenant, source, backup, cluster, nodes, replicationFactor, collections } = checked(input, parseRestoreInput);
+export async function RestoreCluster(input: unknown): Promise<Restored | (RestorePreview & { dryRun: true })> {
+  const parsed = checked(input, parseRestoreInput);
+  const { tenant, source, backup, cluster, nodes, replicationFactor, collections, dryRun = false } = parsed;
   const target = { tenant, cluster };
   return runOperation({ kind: 'restore', ref: target, steps: Object.values(STEPS) }, async (operation) => {
     const { saga } = operation;
@@ -46,7 +46,21 @@ export async function RestoreCluster(
     );
     const { location } = plan;
 
+    const names = plan.collections.map(({ name }) => name);
+    const replicas = replicationFactor === undefined ? {} : { replicationFactor };
+
     const existed = await control.clusterExists(target);
+    if (dryRun) {
+      for (const step of [STEPS.cluster, STEPS.lease, STEPS.restore, STEPS.aliases]) operation.skip(step, 'dry run');
+      const asMade = existed ? {} : { nodes: nodes ?? plan.spec.nodes };
+      const preview = await operation.step(
+        STEPS.gates,
+        () => control.previewRestore({ target, location, collections: names, ...replicas, ...asMade }),
+        ({ refusals }) => refusals.map(({ detail }) => detail).join('; ') || 'nothing is in the way',
+      );
+      await control.closeBackup({ tenant, source, backup });
+      return { ...preview, dryRun };
+    }
     if (existed) operation.skip(STEPS.cluster, 'it exists');
     else {
       await operation.step(STEPS.cluster, () => provision(plan));
@@ -57,8 +71,6 @@ export async function RestoreCluster(
     }
     await operation.step(STEPS.lease, () => control.takeLease({ ...target, mode: 'exclusive' }));
 
-    const names = plan.collections.map(({ name }) => name);
-    const replicas = replicationFactor === undefined ? {} : { replicationFactor };
     await operation.step(STEPS.gates, () =>
       control.checkRestoreGates({ target, location, collections: names, ...replicas }),
     );
@@ -107,6 +119,16 @@ export async function RestoreCluster(
       args: [{ ...target, ...request, ...(nodes !== undefined && { nodes }), collections: [] }],
     });
   }
+}
+
+interface Restored {
+  readonly cluster: string;
+  readonly backup: string;
+  readonly collections: number;
+  readonly points: number;
+  /** Of one full copy. */
+  readonly bytes: number;
+  readonly aliases: number;
 }
 
 interface CollectionInput {

@@ -36,6 +36,8 @@ export interface RestoreInput {
   readonly replicationFactor?: number;
   /** Only these collections; default all. */
   readonly collections?: readonly string[];
+  /** Report what would happen, and write nothing. */
+  readonly dryRun?: boolean;
 }
 
 export interface VerifyInput extends ClusterRef {
@@ -78,6 +80,7 @@ export function parseRestoreInput(input: unknown): RestoreInput {
     ...r.integer('nodes', { min: 1, max: MAX_NODES }),
     ...r.integer('replicationFactor', { min: 1, max: MAX_NODES }),
     ...r.strings('collections', { min: 1 }),
+    ...r.boolean('dryRun'),
   }));
 }
 

@@ -106,6 +106,23 @@ describe('the main job', () => {
     expect(right).toEqual(left);
   });
 
+  test('a dry run tells what would happen and what is in the way, and writes nothing', async () => {
+    const input = { tenant: fleet.tenant, source: 'docs', backup, dryRun: true };
+    expect(await fleet.run('RestoreCluster', { ...input, cluster: 'fresh', nodes: 3 })).toMatchObject({
+      ...{ dryRun: true, allowed: true, refusals: [], peers: 3, collections: 2 },
+      // Three shards twice, two shards once.
+      shardReplicas: 8,
+    });
+    expect(await fleet.kubectlNamespaces()).not.toContain(`fleet-${fleet.tenant}--fresh`);
+    const refused = await fleet.run('RestoreCluster', { ...input, cluster: 'again', replicationFactor: 3 });
+    expect(refused['refusals']).toMatchObject([
+      { gate: 'existing', detail: expect.stringContaining('conversations') },
+      { gate: 'existing', detail: expect.stringContaining('documents') },
+      { gate: 'replication', detail: expect.stringContaining('the target has 2') },
+      { gate: 'aliases', detail: expect.stringContaining('live') },
+    ]);
+  });
+
   test('restoring over existing collections is refused, with the reason, and changes nothing', async () => {
     const before = await (await fleet.access('again')).digest('documents');
     const restore = fleet.run('RestoreCluster', { tenant: fleet.tenant, source: 'docs', backup, cluster: 'again' });

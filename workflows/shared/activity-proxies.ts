@@ -110,6 +110,7 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   abandonBackup: 'Claim the record as ABORTED, remove the data',
   openBackup: 'Take a lease on the backup, read what is in it',
   closeBackup: 'Let go of the backup',
+  previewRestore: 'What would happen, and what is in the way',
   checkRestoreGates: 'Everything that can be known to go wrong',
   createRestoredCollection: 'Collection like the one backed up',
   placeReplicas: 'Replicas in place',
