@@ -203,7 +203,8 @@ async function temporalBinary(): Promise<string> {
   return (await ensureTools({ log: () => undefined })).temporal;
 }
 
-async function freePort(): Promise<number> {
+/** A port that nobody listens on right now. */
+export async function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.once('error', reject);
