@@ -1,5 +1,5 @@
 /** Failures as workflows see and end with them. */
-import { ApplicationFailure, isCancellation, TemporalFailure } from '@temporalio/workflow';
+import { ApplicationFailure, isCancellation, TemporalFailure, TimeoutFailure } from '@temporalio/workflow';
 import { FleetError, isErrorCode, messageOf, type ErrorCode } from '../../src/domain/errors.ts';
 
 /** A code and a sentence, out of whatever Temporal wrapped around them. */
@@ -12,13 +12,21 @@ export interface Reason {
 export function reasonOf(error: unknown): Reason {
   let unexpected: Reason | undefined;
   for (let at = error; at instanceof Error; at = at.cause) {
-    const { message } = at;
-    const code = FleetError.is(at) ? at.code : at instanceof ApplicationFailure ? at.type : undefined;
+    const { code, message } = told(at);
     if (isErrorCode(code) && code !== 'Internal') return { code, message };
     if (code === 'Internal') unexpected ??= { code, message };
     if (at.cause === at) break;
   }
   return unexpected ?? { code: 'Internal', message: messageOf(error) };
+}
+
+function told(error: Error): { code?: unknown; message: string } {
+  if (FleetError.is(error)) return { code: error.code, message: error.message };
+  if (error instanceof ApplicationFailure) return { code: error.type, message: error.message };
+  // What was waited for until the time was up: the last attempt's failure, which the SDK keeps in its raw form only.
+  const last = error instanceof TimeoutFailure ? error.failure?.cause : undefined;
+  if (last?.applicationFailureInfo) return { code: last.applicationFailureInfo.type, message: last.message ?? '' };
+  return { message: error.message };
 }
 
 export function hasCode(error: unknown, code: ErrorCode): boolean {
