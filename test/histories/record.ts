@@ -48,6 +48,7 @@ async function record({ env }: Infrastructure): Promise<void> {
     const { id, result } = await run('BackupCluster', 'done', { ...DOCS, retention: { keepLast: 1, undoHours: 0 } });
     await save('BackupPeer', 'done', await childOf(id, '/peer-'));
     await run('BackupCluster', 'one-collection', { ...DOCS, collections: ['documents'] });
+    await run('VerifyBackup', 'done', { ...DOCS, backup: result['backup'] });
 
     const restore = { tenant: TENANT, source: 'docs', backup: result['backup'] };
     await run('RestoreCluster', 'new-cluster', { ...restore, cluster: 'again', nodes: 1 });

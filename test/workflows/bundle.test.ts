@@ -37,6 +37,7 @@ test('exactly the public workflows and the child are exported, each under its ow
     'ProvisionCluster',
     'RestoreCluster',
     'RetentionSweep',
+    'VerifyBackup',
   ]);
   // An alias would start a type by the function's name, which no worker knows.
   for (const [name, workflow] of exported) expect((workflow as { name: string }).name).toBe(name);

@@ -191,6 +191,16 @@ describe.concurrent('ProvisionCluster', () => {
     expect(run.ends).toMatchObject([{ state: 'failed', error: { code: 'ProviderNotSupported' } }]);
   });
 
+  test('peers that never come up: the failure says what was awaited', async () => {
+    const run = await workflows.run(
+      'ProvisionCluster',
+      { ...REF, readyTimeoutSeconds: 1 },
+      { awaitPeers: fails('ClusterNotReady', '2 of 3 peers answer.') },
+    );
+    expect(run.ended).toEqual({ status: 'FAILED', type: 'ClusterNotReady', message: '2 of 3 peers answer.' });
+    expect(undone(run.names)).toEqual(RELEASE);
+  });
+
   test('a collection whose name is long and full of emoji does not get in the way', async () => {
     const collections = [{ name: '🦀'.repeat(127), vectorSize: 4 }];
     const run = await workflows.run('ProvisionCluster', { ...REF, collections });
