@@ -50,7 +50,7 @@ export async function survey(
         unreachable.push({ name, reason: `pod is not ready (${reason})` });
         return;
       }
-      const client = new QdrantClient({ url: `http://${host}:6333`, apiKey, signal });
+      const client = new QdrantClient({ url: `http://${host}:${config.FLEET_QDRANT_HTTP_PORT}`, apiKey, signal });
       try {
         const view = await client.cluster();
         peers.push({ id: view.peerId, name, client, view });

@@ -67,6 +67,7 @@ const schema = z.object({
   FLEET_S3_FORCE_PATH_STYLE: flag,
   KUBECONFIG: z.string().optional(),
   FLEET_QDRANT_RESOLVER: z.enum(['pod-ip', 'dns']).default('dns'),
+  FLEET_QDRANT_HTTP_PORT: port(6333),
   FLEET_HELM_BIN: z.string().min(1).default('helm'),
   FLEET_HELM_CHART: z.string().min(1).default('qdrant'),
   FLEET_HELM_REPOSITORY: z.string().optional(),
@@ -81,6 +82,8 @@ const schema = z.object({
   FLEET_TRANSFER_PART_BYTES: bytes(8 * MiB, 5 * MiB, 5 * 1024 * MiB),
   FLEET_TRANSFER_LANES: z.coerce.number().int().min(1).max(64).default(4),
   FLEET_TRANSFER_STREAMS: z.coerce.number().int().min(1).max(64).default(2),
+  FLEET_TRANSFER_BUFFER_BYTES: bytes(48 * MiB, 5 * MiB, Number.MAX_SAFE_INTEGER),
+  FLEET_TRANSFER_BYTES_PER_SECOND: z.coerce.number().int().min(MiB).optional(),
   /** Python that has `qdrant-edge-py`, Qdrant's engine as a library; without it backups are re-hashed, not opened. */
   FLEET_ENGINE_PYTHON: z.string().optional(),
   FLEET_ENGINE_MAX_BYTES: bytes(256 * MiB, 0, Number.MAX_SAFE_INTEGER),
