@@ -24,6 +24,8 @@ export interface BackupPlan {
   readonly transferQueue: string;
   readonly tasks: readonly ShardTask[];
   readonly startedAt: string;
+  /** Shards up to this size are opened by Qdrant's engine before the commit; 0 where no engine is configured. */
+  readonly engineMaxBytes?: number;
 }
 
 /** A copied shard, as the commit needs it. */
@@ -104,7 +106,8 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       await store.putJson(keys.intent, JSON.stringify(intent), { absent: true });
       await store.putJson(planKey(location, runId), JSON.stringify(plan));
       const transferQueue = `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`;
-      return { location, attempt: runId, transferQueue, tasks, startedAt };
+      const engineMaxBytes = config.FLEET_ENGINE_PYTHON === undefined ? 0 : config.FLEET_ENGINE_MAX_BYTES;
+      return { location, attempt: runId, transferQueue, tasks, startedAt, engineMaxBytes };
     },
 
     /**

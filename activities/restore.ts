@@ -1,6 +1,6 @@
 /** From the bucket back into a cluster. */
 import { backupKeys, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
-import type { CollectionEntry, ShardEntry } from '../src/domain/backup.ts';
+import { pointRange, type CollectionEntry, type ShardEntry } from '../src/domain/backup.ts';
 import type { ClusterSpec } from '../src/domain/cluster.ts';
 import {
   createRequestOf,
@@ -258,8 +258,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
             `Shard ${shard} of "${input.collection}" has ${found.length} of ${wanted} replicas, ${found.map(({ state }) => state).join(', ')}.`,
           );
         }
-        const low = Math.min(points.before, points.after);
-        const high = Math.max(points.before, points.after);
+        const { low, high } = pointRange(points);
         const counts = found.map((replica) => replica.points);
         const [first = 0] = counts;
         if (counts.some((count) => count !== first || count < low || count > high)) {

@@ -4,7 +4,7 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Context } from '@temporalio/activity';
 import { openShard, withScratch } from '../src/clients/engine.ts';
-import type { CollectionEntry, ShardEntry } from '../src/domain/backup.ts';
+import { pointRange, type CollectionEntry, type ShardEntry } from '../src/domain/backup.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { attestationKey, type BackupLocation } from '../src/domain/naming.ts';
 import { readCommitted } from './backup-records.ts';
@@ -69,6 +69,24 @@ export function createVerificationActivities({ store, config }: ActivityDeps) {
       return { bytes: entry.size, opened, ...(problem !== undefined && { problem }) };
     },
 
+    /**
+     * Read back what was just uploaded, hash it, and let Qdrant's engine open and count it: a backup is not committed
+     * before its shards have been seen to load.
+     *
+     * @throws FleetError `IntegrityMismatch` when it is not what was sent, or does not open
+     */
+    async openCopiedShard(input: { key: string; size: number; sha256: string }): Promise<{ points: number }> {
+      const python = config.FLEET_ENGINE_PYTHON;
+      if (python === undefined) throw new FleetError('Internal', 'FLEET_ENGINE_PYTHON is not set on this worker.');
+      return withScratch(async (scratch) => {
+        const file = join(scratch, 'shard.snapshot');
+        const wrong = await reread(input, file);
+        if (wrong !== undefined) throw new FleetError('IntegrityMismatch', `${input.key} ${wrong}.`);
+        const { points } = await openShard(python, file, scratch, signal());
+        return { points };
+      });
+    },
+
     async attestBackup(input: { location: BackupLocation; attestation: Attestation }): Promise<void> {
       const { location, attestation } = input;
       const key = attestationKey(location, new Date(), attestation.kind);
@@ -87,8 +105,7 @@ export function createVerificationActivities({ store, config }: ActivityDeps) {
     if (wrong !== undefined) return wrong;
     try {
       const { points, indexes } = await openShard(python, file, scratch, signal());
-      const low = Math.min(entry.points.before, entry.points.after);
-      const high = Math.max(entry.points.before, entry.points.after);
+      const { low, high } = pointRange(entry.points);
       if (points < low || points > high) {
         return `holds ${points} points, the manifest says ${low === high ? low : `${low} to ${high}`}`;
       }
@@ -101,7 +118,10 @@ export function createVerificationActivities({ store, config }: ActivityDeps) {
   }
 
   /** Hash the object, and keep its bytes in `file` when one is given. */
-  async function reread({ key, size, sha256 }: ShardEntry, file?: string): Promise<string | undefined> {
+  async function reread(
+    { key, size, sha256 }: Pick<ShardEntry, 'key' | 'size' | 'sha256'>,
+    file?: string,
+  ): Promise<string | undefined> {
     const body = await store.read(key, signal());
     if (body === undefined) return 'is gone from the bucket';
     const hash = createHash('sha256');

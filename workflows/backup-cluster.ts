@@ -46,7 +46,7 @@ export async function BackupCluster(
       },
       ({ plan: { tasks, location } }) => `${tasks.length} shards into ${location.backup}`,
     );
-    const { location, attempt, transferQueue, tasks, startedAt } = plan;
+    const { location, attempt, transferQueue, tasks, startedAt, engineMaxBytes = 0 } = plan;
     operation.saga.add(`unfinished backup ${location.backup}`, () => persistent.abandonBackup({ location, attempt }));
 
     const shards = await operation.step(STEPS.copy, async () => {
@@ -54,7 +54,7 @@ export async function BackupCluster(
       const lanes = [...byPeer(tasks)].map(async ([peer, ofPeer]): Promise<readonly CopiedShard[]> => {
         const result = await executeChild(BackupPeer, {
           workflowId: `${workflowInfo().workflowId}/peer-${peer}`,
-          args: [{ location, attempt, transferQueue, peer, tasks: ofPeer }],
+          args: [{ location, attempt, transferQueue, peer, tasks: ofPeer, engineMaxBytes }],
           staticSummary: `${ofPeer.length} shards from peer ${peer}`,
         });
         copied += result.length;

@@ -18,6 +18,8 @@ export interface BackupPeerInput {
   readonly transferQueue: string;
   readonly peer: string;
   readonly tasks: readonly ShardTask[];
+  /** Shards up to this size are opened by Qdrant's engine; default none. */
+  readonly engineMaxBytes?: number;
   /** Carried through continue-as-new. */
   readonly known?: readonly string[];
   readonly copied?: readonly CopiedShard[];
@@ -71,7 +73,9 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
         streaming(transferQueue, summary),
         [{ ...ref, task, snapshot, key }],
       );
+      // The node's file goes as soon as it is copied; what is looked at from here on is the copy.
       await remove(snapshot.name);
+      const points = { ...snapshot.points, ...(await countCopy(sha256, size)) };
       return {
         collection,
         shard,
@@ -79,7 +83,7 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
         size,
         sha256,
         crc32,
-        points: snapshot.points,
+        points,
         cutAt: snapshot.cutAt,
         ...(task.shardKey !== undefined && { shardKey: task.shardKey }),
         sourcePeer: peer,
@@ -89,6 +93,15 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
       if (hasCode(error, 'SnapshotVanished') && round < MAX_SNAPSHOTS) continue;
       throw error;
     }
+  }
+
+  async function countCopy(sha256: string, size: number): Promise<{ exact?: number }> {
+    if (size > (input.engineMaxBytes ?? 0)) return {};
+    const { points } = await control.openCopiedShard.executeWithOptions(
+      streaming(transferQueue, `Open and count the copy of ${what}`),
+      [{ key, size, sha256 }],
+    );
+    return { exact: points };
   }
 
   function remove(name: string): Promise<void> {

@@ -21,7 +21,12 @@ export interface ShardEntry {
    * Points that the source peer reported for this shard right before and right after the cut. Equal on an idle shard;
    * under writes the snapshot holds a number between the two.
    */
-  readonly points: { readonly before: number; readonly after: number };
+  readonly points: {
+    readonly before: number;
+    readonly after: number;
+    /** Counted by Qdrant's engine in the very snapshot, where it was opened before the commit. */
+    readonly exact?: number;
+  };
   readonly sourcePeer: string;
   /** ISO 8601: when Qdrant made the snapshot. Shards are not cut at one moment. */
   readonly cutAt: string;
@@ -61,13 +66,20 @@ export interface BackupTotals {
   readonly points: number;
 }
 
+/** How many points a shard may hold: one number where it was counted exactly or idle, a range where it was written to. */
+export function pointRange({ before, after, exact }: ShardEntry['points']): { low: number; high: number } {
+  return exact === undefined
+    ? { low: Math.min(before, after), high: Math.max(before, after) }
+    : { low: exact, high: exact };
+}
+
 export function totalsOf(manifest: BackupManifest): BackupTotals {
   const shards = manifest.collections.flatMap((collection) => collection.shards);
   return {
     collections: manifest.collections.length,
     shards: shards.length,
     bytes: shards.reduce((sum, shard) => sum + shard.size, 0),
-    points: shards.reduce((sum, shard) => sum + shard.points.after, 0),
+    points: shards.reduce((sum, { points }) => sum + (points.exact ?? points.after), 0),
   };
 }
 

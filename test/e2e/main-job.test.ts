@@ -66,6 +66,10 @@ describe('the main job', () => {
     expect(commit).toMatchObject({ state: 'COMMITTED', backup, totals: { shards: 5, points: 1800 } });
     const manifest = (await fleet.store.getJson(keys.manifest))?.body as BackupManifest;
     expect(manifest.aliases).toEqual([{ alias: 'live', collection: 'documents' }]);
+    const exact = manifest.collections.flatMap(({ shards }) => shards.map(({ points }) => points.exact));
+    if (fleet.env['FLEET_ENGINE_PYTHON'] !== undefined) {
+      expect(exact.reduce((sum, count) => (sum ?? 0) + (count ?? Number.NaN), 0)).toBe(1800);
+    }
     for (const shard of manifest.collections.flatMap(({ shards }) => shards)) {
       expect(await fleet.store.head(shard.key)).toMatchObject({ size: shard.size, crc32: shard.crc32 });
     }
