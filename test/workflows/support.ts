@@ -215,13 +215,22 @@ function dispatcher(
         run.note(name);
         try {
           const fake = (run.fakes[name] ?? defaults[name]) as (input: never) => unknown;
-          return await fake(input);
+          return await Promise.race([fake(input), workerStops()]);
         } finally {
           run.note(`${name} ended`);
         }
       },
     ]),
   );
+}
+
+/** Fails when the worker stops, so that an activity that a failed test left waiting does not keep the file from ending. */
+function workerStops(): Promise<never> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  Context.current().cancelled.catch((error: Error) => {
+    if (error.message === 'WORKER_SHUTDOWN') reject(error);
+  });
+  return promise;
 }
 
 export const REF = { tenant: 'acme', cluster: 'docs' } as const;
