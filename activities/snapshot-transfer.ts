@@ -4,7 +4,7 @@ import { FleetError } from '../src/domain/errors.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import { SnapshotSource } from '../src/clients/snapshot-source.ts';
-import { BufferPool, partSizeFor, relay } from '../src/clients/relay.ts';
+import { BufferPool, partSizeFor, RateLimiter, relay } from '../src/clients/relay.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { peerById } from './peers.ts';
@@ -27,13 +27,17 @@ export interface TransferResult {
 
 export function createSnapshotTransferActivities(deps: ActivityDeps) {
   const { store, config } = deps;
-  const buffers = new BufferPool();
+  // One of each for the process: they bound all its streams together.
+  const buffers = new BufferPool(config.FLEET_TRANSFER_BUFFER_BYTES);
+  const rate = config.FLEET_TRANSFER_BYTES_PER_SECOND;
+  const limiter = rate === undefined ? undefined : new RateLimiter(rate);
 
   return {
     /**
      * Copy one stored shard snapshot into the bucket and prove that the bytes are the ones Qdrant hashed.
      *
-     * Memory: at most lanes x part size per stream, whatever the snapshot's size. What an earlier attempt uploaded is
+     * Memory: at most lanes x part size per stream, and all streams of the worker together stay within
+     * FLEET_TRANSFER_BUFFER_BYTES, whatever the snapshot's size. What an earlier attempt uploaded is
      * found by asking the store, compared with the source by CRC, and not sent again.
      *
      * @throws FleetError `SnapshotVanished` when the node no longer has the file, `IntegrityMismatch` when the bytes
@@ -57,6 +61,7 @@ export function createSnapshotTransferActivities(deps: ActivityDeps) {
         partSize,
         lanes: Math.max(1, Math.floor((config.FLEET_TRANSFER_LANES * config.FLEET_TRANSFER_PART_BYTES) / partSize)),
         buffers,
+        ...(limiter !== undefined && { limiter }),
         signal: signal(),
         // Heartbeats come from moved bytes: a stream that stands still is one that Temporal ends.
         onProgress: (bytes) => {

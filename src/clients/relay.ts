@@ -1,9 +1,13 @@
 /** Copy a snapshot into the bucket part by part: several lanes, each with one buffer that it reads into and sends from. */
 import { createHash, type Hash } from 'node:crypto';
-import { crc32 } from 'node:zlib';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { FleetError } from '../domain/errors.ts';
+import { base64Crc32, combineCrc32 } from './crc32.ts';
 import type { BackupStore, UploadedPart } from './s3.ts';
 import type { SnapshotSource } from './snapshot-source.ts';
+import type { BufferPool, RateLimiter } from './transfer-budget.ts';
+
+export { BufferPool, RateLimiter } from './transfer-budget.ts';
 
 export interface RelayOptions {
   readonly source: SnapshotSource;
@@ -13,6 +17,10 @@ export interface RelayOptions {
   readonly partSize: number;
   readonly lanes: number;
   readonly buffers: BufferPool;
+  /** Shared with all other streams, as `buffers`. */
+  readonly limiter?: RateLimiter;
+  /** `false` leaves out the SHA-256, to measure what it costs. */
+  readonly sha256?: boolean;
   readonly signal: AbortSignal;
   /** Called with the bytes of each read chunk and of each sent part. */
   readonly onProgress: (bytes: number) => void;
@@ -51,7 +59,7 @@ export async function relay(options: RelayOptions): Promise<RelayResult> {
   const finished = await store.head(key);
   const upload = finished === undefined ? await openUpload(store, key) : undefined;
   const held = new Map(upload?.parts.map((part) => [part.partNumber, part]));
-  const order = new InOrderDigest();
+  const order = new InOrderDigest(options.sha256 ?? true);
   const done = new Map<number, UploadedPart>();
   let next = 0;
   let sent = 0;
@@ -60,38 +68,43 @@ export async function relay(options: RelayOptions): Promise<RelayResult> {
   const failed = new AbortController();
   const abort = AbortSignal.any([signal, failed.signal]);
 
+  const relayPart = async (index: number, body: Buffer): Promise<void> => {
+    const start = index * partSize;
+    const crc = await source.readInto(body, start, abort, options.onProgress, options.limiter);
+    await order.turn(index, body, crc, abort);
+    if (upload === undefined) return;
+    const checksum = base64Crc32(crc);
+    const partNumber = index + 1;
+    const old = held.get(partNumber);
+    if (old !== undefined && old.size === body.length && old.crc32 === checksum) {
+      done.set(partNumber, old);
+    } else {
+      const { uploadId } = upload;
+      done.set(partNumber, await store.uploadPart({ key, uploadId }, { partNumber, body, crc32: checksum }, abort));
+      sent += body.length;
+    }
+    options.onProgress(body.length);
+  };
+
   const lane = async (): Promise<void> => {
-    const buffer = options.buffers.take(Math.min(partSize, source.size));
     try {
       while (next < count) {
-        const index = next;
-        next += 1;
-        const start = index * partSize;
-        const body = buffer.subarray(0, Math.min(partSize, source.size - start));
-        await source.readInto(body, start, abort, options.onProgress);
-        await order.turn(index, body, abort);
-        if (upload === undefined) continue;
-        const checksum = base64(crc32(body));
-        const partNumber = index + 1;
-        const old = held.get(partNumber);
-        if (old !== undefined && old.size === body.length && old.crc32 === checksum) {
-          done.set(partNumber, old);
-        } else {
-          const part = await store.uploadPart(
-            { key, uploadId: upload.uploadId },
-            { partNumber, body, crc32: checksum },
-            abort,
-          );
-          sent += body.length;
-          done.set(partNumber, part);
+        const size = Math.min(partSize, source.size);
+        const buffer = await waitAlive(options.buffers.take(size, abort), options.onProgress);
+        try {
+          // Taken with the buffer in hand: parts before this one then have theirs too, and cannot be waiting for it.
+          const index = next;
+          next += 1;
+          if (index < count) {
+            await relayPart(index, buffer.subarray(0, Math.min(partSize, source.size - index * partSize)));
+          }
+        } finally {
+          options.buffers.give(buffer);
         }
-        options.onProgress(body.length);
       }
     } catch (error) {
       failed.abort(error);
       throw error;
-    } finally {
-      options.buffers.give(buffer);
     }
   };
   const lanes = Array.from({ length: Math.min(options.lanes, count) }, lane);
@@ -135,15 +148,32 @@ function firstCause(ended: AbortSignal, fallback: unknown): unknown {
   return ended.aborted ? ended.reason : fallback;
 }
 
+/** Other streams may have the buffers for long; this one is well meanwhile. */
+async function waitAlive<T>(waiting: Promise<T>, onProgress: (bytes: number) => void): Promise<T> {
+  const timer = setInterval(() => onProgress(0), 2000);
+  try {
+    return await waiting;
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+/** Bytes hashed at a stretch: 2 ms, then others get their turn. */
+const STRETCH = 4 * MiB;
+
 /** Hashes parts in their order, although lanes read them in any. */
 class InOrderDigest {
-  readonly #sha256: Hash = createHash('sha256');
+  readonly #sha256: Hash | undefined;
   #crc = 0;
   #index = 0;
   readonly #waiting = new Map<number, () => void>();
 
+  constructor(sha256: boolean) {
+    this.#sha256 = sha256 ? createHash('sha256') : undefined;
+  }
+
   /** Wait for the parts before `index`, then hash this one. */
-  async turn(index: number, body: Buffer, signal: AbortSignal): Promise<void> {
+  async turn(index: number, body: Buffer, crc: number, signal: AbortSignal): Promise<void> {
     if (this.#index !== index) {
       await new Promise<void>((resolve, reject) => {
         const onAbort = () => reject(signal.reason as Error);
@@ -155,8 +185,11 @@ class InOrderDigest {
         });
       });
     }
-    this.#sha256.update(body);
-    this.#crc = crc32(body, this.#crc);
+    for (let at = 0; at < body.length && this.#sha256 !== undefined; at += STRETCH) {
+      if (at > 0) await nextTurn();
+      this.#sha256.update(body.subarray(at, at + STRETCH));
+    }
+    this.#crc = combineCrc32(this.#crc, crc, body.length);
     this.#index += 1;
     const wake = this.#waiting.get(this.#index);
     this.#waiting.delete(this.#index);
@@ -164,27 +197,6 @@ class InOrderDigest {
   }
 
   result(): { sha256: string; crc32: string } {
-    return { sha256: this.#sha256.digest('hex'), crc32: base64(this.#crc) };
-  }
-}
-
-function base64(crc: number): string {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(crc);
-  return bytes.toString('base64');
-}
-
-/** Part buffers, kept between transfers: memory outside the heap is given back late, so it is better not let go. */
-export class BufferPool {
-  readonly #free: Buffer[] = [];
-
-  take(size: number): Buffer {
-    const index = this.#free.findIndex((buffer) => buffer.length >= size);
-    const [found] = index === -1 ? [] : this.#free.splice(index, 1);
-    return found ?? Buffer.allocUnsafeSlow(size);
-  }
-
-  give(buffer: Buffer): void {
-    if (buffer.length >= 5 * MiB && this.#free.length < 64) this.#free.push(buffer);
+    return { sha256: this.#sha256?.digest('hex') ?? '', crc32: base64Crc32(this.#crc) };
   }
 }

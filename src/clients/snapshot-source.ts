@@ -1,20 +1,9 @@
 /** Ranged reads of one stored snapshot over HTTP. */
-import { Agent, request } from 'undici';
+import { crc32 } from 'node:zlib';
 import { FleetError, messageOf } from '../domain/errors.ts';
-
-/**
- * One connection per lane is reused for all its parts. Timeouts are ours: undici's body timeout never fires while the
- * reader is the slow side, and its header timeout would cut a node that is busy.
- */
-const agent = new Agent({
-  headersTimeout: 60_000,
-  bodyTimeout: 0,
-  connect: { timeout: 10_000 },
-  keepAliveTimeout: 4000,
-});
-
-/** Milliseconds without a byte after which a read is given up. */
-const STALL_TIMEOUT = 60_000;
+import { readRange } from './range-connection.ts';
+import { contentRange, type ResponseHead } from './response-head.ts';
+import type { RateLimiter } from './transfer-budget.ts';
 
 export class SnapshotSource {
   readonly size: number;
@@ -35,60 +24,68 @@ export class SnapshotSource {
    * @throws FleetError `SnapshotVanished` when the node does not have it
    */
   static async open(url: string, headers: Record<string, string>, signal: AbortSignal): Promise<SnapshotSource> {
-    const answer = await send(url, { ...headers, range: 'bytes=0-0' }, signal);
-    const etag = answer.headers['etag'];
-    const total = /\/(\d+)$/.exec(String(answer.headers['content-range'] ?? ''))?.[1];
-    await answer.body.dump();
-    if (answer.statusCode !== 206 || typeof etag !== 'string' || total === undefined) {
-      throw unusable(url, answer.statusCode);
-    }
-    return new SnapshotSource(url, headers, Number(total), etag);
+    let size = 0;
+    let etag = '';
+    const accept = (head: ResponseHead) => {
+      const total = contentRange(head)?.size;
+      const tag = head.headers.get('etag');
+      if (head.status !== 206 || tag === undefined || total === undefined) throw unusable(url, head.status);
+      size = total;
+      etag = tag;
+    };
+    await read(url, { ...headers, range: 'bytes=0-0' }, { target: Buffer.alloc(1), signal, accept });
+    return new SnapshotSource(url, headers, size, etag);
   }
 
   /**
    * Read bytes `start` to `start + target.length` into `target`.
    *
    * @param onBytes called with the length of each chunk as it arrives
+   * @returns the CRC32 of the bytes, made while they are in the processor's cache
    */
-  async readInto(target: Buffer, start: number, signal: AbortSignal, onBytes: (count: number) => void): Promise<void> {
+  async readInto(
+    target: Buffer,
+    start: number,
+    signal: AbortSignal,
+    onBytes: (count: number) => void,
+    limiter?: RateLimiter,
+  ): Promise<number> {
+    const { size } = this;
     const end = start + target.length - 1;
-    const range = { range: `bytes=${start}-${end}`, 'if-match': this.#etag, 'accept-encoding': 'identity' };
-    const stall = new AbortController();
-    const abort = AbortSignal.any([signal, stall.signal]);
-    let watchdog = setTimeout(() => stall.abort(), STALL_TIMEOUT);
-    try {
-      const answer = await send(this.#url, { ...this.#headers, ...range }, abort);
-      if (answer.statusCode !== 206 || answer.headers['content-length'] !== String(target.length)) {
-        await answer.body.dump();
-        throw unusable(this.#url, answer.statusCode);
-      }
-      let filled = 0;
-      for await (const chunk of answer.body as AsyncIterable<Buffer>) {
-        if (filled + chunk.length > target.length) throw short(this.#url, 'more', target.length);
-        chunk.copy(target, filled);
-        filled += chunk.length;
-        onBytes(chunk.length);
-        clearTimeout(watchdog);
-        watchdog = setTimeout(() => stall.abort(), STALL_TIMEOUT);
-      }
-      if (filled !== target.length) throw short(this.#url, `only ${filled}`, target.length);
-    } catch (error) {
-      if (signal.aborted) throw signal.reason;
-      if (FleetError.is(error)) throw error;
-      const why = stall.signal.aborted ? `no byte for ${STALL_TIMEOUT / 1000} s` : messageOf(error);
-      throw new FleetError('QdrantUnavailable', `Reading ${this.#url} broke off: ${why}`, { cause: error });
-    } finally {
-      clearTimeout(watchdog);
-    }
+    const accept = (head: ResponseHead) => {
+      // A range that is the whole file is answered with 200.
+      if (head.status === 200 && target.length === size && head.headers.get('etag') === this.#etag) return;
+      const range = contentRange(head);
+      const right = range?.start === start && range.end === end && range.size === size;
+      if (head.status !== 206 || !right) throw unusable(this.#url, head.status);
+    };
+    let crc = 0;
+    const onChunk = (chunk: Buffer) => {
+      crc = crc32(chunk, crc);
+      onBytes(chunk.length);
+    };
+    const headers = { ...this.#headers, range: `bytes=${start}-${end}`, 'if-match': this.#etag };
+    await read(this.#url, headers, { target, signal, accept, onChunk, limiter });
+    return crc;
   }
 }
 
-async function send(url: string, headers: Record<string, string>, signal: AbortSignal) {
+interface Reading {
+  readonly target: Buffer;
+  readonly signal: AbortSignal;
+  readonly accept: (head: ResponseHead) => void;
+  readonly onChunk?: (chunk: Buffer) => void;
+  readonly limiter?: RateLimiter | undefined;
+}
+
+async function read(url: string, headers: Record<string, string>, reading: Reading): Promise<void> {
+  const { signal, onChunk = () => undefined, ...rest } = reading;
   try {
-    return await request(url, { headers, dispatcher: agent, signal });
+    await readRange({ url: new URL(url), headers, signal, onBytes: onChunk, ...rest });
   } catch (error) {
-    if (signal.aborted) throw error;
-    throw new FleetError('QdrantUnavailable', `GET ${url} got no answer: ${messageOf(error)}`, { cause: error });
+    if (signal.aborted) throw signal.reason;
+    if (FleetError.is(error)) throw error;
+    throw new FleetError('QdrantUnavailable', `GET ${url} broke off: ${messageOf(error)}`, { cause: error });
   }
 }
 
@@ -101,8 +98,4 @@ function unusable(url: string, status: number): FleetError {
     return new FleetError('QdrantRejected', `GET ${url} answered ${status}: the API key was not accepted.`);
   }
   return new FleetError('QdrantUnavailable', `GET ${url} answered ${status}, expected 206 with the range asked for.`);
-}
-
-function short(url: string, got: string, expected: number): FleetError {
-  return new FleetError('QdrantUnavailable', `GET ${url} sent ${got} bytes of ${expected}.`);
 }
