@@ -178,8 +178,20 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
       );
     },
 
-    /** Forget a cluster that is gone, and its backup schedules, which could only fail from now on. */
-    async forgetCluster({ tenant, cluster }: ClusterRef): Promise<{ schedules: number }> {
+    /**
+     * Forget a cluster that is gone, and its backup schedules, which could only fail from now on.
+     *
+     * @param input `onlyOwn`: leave it alone unless this very operation made it, as a compensation must
+     */
+    async forgetCluster({
+      tenant,
+      cluster,
+      onlyOwn,
+    }: ClusterRef & { onlyOwn?: boolean }): Promise<{ schedules: number }> {
+      if (onlyOwn === true) {
+        const row = await catalog.cluster({ tenant, cluster });
+        if (row?.created_by !== workflowRun().workflowId) return { schedules: 0 };
+      }
       const schedules = await temporal.deleteSchedules(tenant, cluster);
       await catalog.run('forget the cluster', (db) =>
         db.deleteFrom('clusters').where('tenant', '=', tenant).where('cluster', '=', cluster).execute(),

@@ -39,12 +39,12 @@ export async function ProvisionCluster(
     }
     await operation.step(STEPS.lease, () => control.takeLease({ ...ref, mode: 'exclusive' }));
 
+    saga.add(`catalogue entry of ${tenant}/${cluster}`, () => persistent.forgetCluster({ ...ref, onlyOwn: true }));
     const spec = await operation.step(
       STEPS.reserve,
       () => control.reserveCluster({ ...ref, request }),
       ({ nodes, collections }) => `${nodes} nodes, ${collections.length} collections`,
     );
-    saga.add(`catalogue entry of ${tenant}/${cluster}`, () => persistent.forgetCluster(ref));
 
     saga.add(`namespace of ${tenant}/${cluster}`, () =>
       control.removeNamespace.executeWithOptions(polled(REMOVAL_SECONDS, 'Wait until the namespace is gone'), [

@@ -85,7 +85,7 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
           // A cluster that we made goes as a whole.
           if (existed) {
             saga.add(`collection "${collection}"`, async () => {
-              if (ours) await persistent.dropRestoredCollection({ target, collection });
+              if (ours) await dropWhenIdle({ target, collection });
             });
           }
           const restoredPoints = await restoreCollection({ target, location, collection, ...replicas }, () => {
@@ -164,12 +164,7 @@ async function restoreCollection(input: CollectionInput, onForeign: () => void):
       if (isCancellation(error) || !isFailure(error)) throw error;
       // A recovery is tried once only, so whatever another try could mend ends up here.
       if (!isRetryable(reasonOf(error).code) || round === MAX_ROUNDS) throw error;
-      await CancellationScope.nonCancellable(async () => {
-        await control.awaitRecoveriesIdle.executeWithOptions(polled(3600, `Recoveries of ${what} have ended`), [
-          { target, collection },
-        ]);
-        await persistent.dropRestoredCollection({ target, collection });
-      });
+      await CancellationScope.nonCancellable(() => dropWhenIdle({ target, collection }));
     }
   }
 
@@ -181,6 +176,14 @@ async function restoreCollection(input: CollectionInput, onForeign: () => void):
       throw error;
     }
   }
+}
+
+/** Drop a collection that we made, once no node recovers any of it: a recovery goes on when nobody waits for it. */
+async function dropWhenIdle(made: { target: ClusterRef; collection: string }): Promise<void> {
+  await control.awaitRecoveriesIdle.executeWithOptions(polled(3600, `Recoveries of "${made.collection}" have ended`), [
+    made,
+  ]);
+  await persistent.dropRestoredCollection(made);
 }
 
 /** All replicas at once; the failure, if any, only after every pull has ended. */

@@ -130,5 +130,12 @@ describe('the record of an operation', () => {
     expect(again).toEqual(first);
     await expect(reserve('b')).rejects.toMatchObject({ code: 'ClusterExists' });
     expect(await parts.catalog.cluster(ref)).toMatchObject({ created_by: name('a'), phase: 'CREATING' });
+    // Undoing the reservation that failed leaves the other's alone.
+    const undo = (id: string) =>
+      parts.as(name(id), (activities) => activities.forgetCluster({ ...ref, onlyOwn: true }));
+    await undo('b');
+    expect(await parts.catalog.cluster(ref)).toMatchObject({ created_by: name('a') });
+    await undo('a');
+    expect(await parts.catalog.cluster(ref)).toBeUndefined();
   });
 });

@@ -152,7 +152,7 @@ describe.concurrent('RestoreCluster into a cluster that exists', () => {
       const run = await workflows.run('RestoreCluster', ONE, { recoverReplica: gaveUp(code) });
       expect(run.ended).toMatchObject({ status: 'FAILED', type: code === 'SomethingElse' ? 'Internal' : code });
       expect(run.of('createRestoredCollection')).toHaveLength(3);
-      expect(run.of('awaitRecoveriesIdle')).toHaveLength(2);
+      expect(run.of('awaitRecoveriesIdle')).toHaveLength(3);
       // Twice between the rounds, once to clean up.
       expect(run.of('dropRestoredCollection')).toHaveLength(3);
       expectNoPullDuringADrop(run);
