@@ -98,7 +98,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
           id,
           name,
         })),
-        collections: await Promise.all(names.map((name) => client.collection(name))),
+        collections: await mapInLanes(names, LANES, (name) => client.collection(name)),
         aliases: await client.aliases(),
       };
       const keys = backupKeys(location);
@@ -232,26 +232,38 @@ async function readPlacements(
   names: readonly string[],
 ): Promise<CollectionPlacement[]> {
   const reachable = new Set(peers.map(({ id }) => id));
-  return Promise.all(
-    names.map(async (collection) => {
-      const view = await client.collectionCluster(collection);
-      const replicas = [...view.local.map((shard) => ({ ...shard, peerId: view.peerId })), ...view.remote];
-      const shards = [...Map.groupBy(replicas, ({ shard_id: shard }) => shard)]
-        .sort(([a], [b]) => a - b)
-        .map(([shard, found]) => {
-          const shardKey = found.find(({ shard_key: key }) => key !== undefined && key !== null)?.shard_key;
-          return {
-            shard,
-            ...(shardKey !== undefined && { shardKey }),
-            replicas: found
-              .filter(({ peerId }) => reachable.has(peerId))
-              .map(({ peerId, state }) => ({ peer: peerId, state }))
-              .sort((a, b) => a.peer.localeCompare(b.peer)),
-          };
-        });
-      return { collection, shards, transfers: view.transfers, resharding: view.resharding };
-    }),
-  );
+  return mapInLanes(names, LANES, async (collection) => {
+    const view = await client.collectionCluster(collection);
+    const replicas = [...view.local.map((shard) => ({ ...shard, peerId: view.peerId })), ...view.remote];
+    const shards = [...Map.groupBy(replicas, ({ shard_id: shard }) => shard)]
+      .sort(([a], [b]) => a - b)
+      .map(([shard, found]) => {
+        const shardKey = found.find(({ shard_key: key }) => key !== undefined && key !== null)?.shard_key;
+        return {
+          shard,
+          ...(shardKey !== undefined && { shardKey }),
+          replicas: found
+            .filter(({ peerId }) => reachable.has(peerId))
+            .map(({ peerId, state }) => ({ peer: peerId, state }))
+            .sort((a, b) => a.peer.localeCompare(b.peer)),
+        };
+      });
+    return { collection, shards, transfers: view.transfers, resharding: view.resharding };
+  });
+}
+
+/** Collections that are asked about at a time: a cluster may have thousands. */
+const LANES = 8;
+
+/** Like `Promise.all` over a map, with at most `lanes` at a time. */
+async function mapInLanes<T, R>(items: readonly T[], lanes: number, map: (item: T) => Promise<R>): Promise<R[]> {
+  const results: R[] = [];
+  const queue = items.entries();
+  const lane = async (): Promise<void> => {
+    for (const [index, item] of queue) results[index] = await map(item);
+  };
+  await Promise.all(Array.from({ length: lanes }, lane));
+  return results;
 }
 
 /** A shard that was moved or split while it was copied may be copied in part. */

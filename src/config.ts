@@ -104,7 +104,7 @@ export type ApiConfig = z.output<typeof apiSchema>;
 export const CONFIG_VARIABLES: readonly string[] = Object.keys(apiSchema.shape);
 
 const PRODUCTION_CHART = 'https://qdrant.github.io/qdrant-helm';
-const PRODUCTION_CHART_VERSION = '1.18.3';
+const PRODUCTION_CHART_VERSION = '1.19.0';
 
 /**
  * Read the worker's configuration.

@@ -146,28 +146,25 @@ export class BackupStore {
     }
   }
 
-  /** Keys below a prefix, all pages. */
+  /** Objects below a prefix, all pages. */
   async *list(prefix: string): AsyncGenerator<{ key: string; size: number; modified: Date }> {
-    let token: string | undefined;
-    do {
-      const page = await this.#call(`list ${prefix}`, () =>
-        this.#client.send(
-          new ListObjectsV2Command({
-            Bucket: this.bucket,
-            Prefix: prefix,
-            ...(token !== undefined && { ContinuationToken: token }),
-          }),
-        ),
-      );
-      for (const { Key, Size, LastModified } of page.Contents ?? []) {
+    for await (const { Contents } of this.#pages(prefix)) {
+      for (const { Key, Size, LastModified } of Contents ?? []) {
         if (Key !== undefined) yield { key: Key, size: Size ?? 0, modified: LastModified ?? new Date(0) };
       }
-      token = page.IsTruncated === true ? page.NextContinuationToken : undefined;
-    } while (token !== undefined);
+    }
   }
 
   /** First-level "folders" below a prefix that ends in `/`. */
   async *folders(prefix: string): AsyncGenerator<string> {
+    for await (const { CommonPrefixes } of this.#pages(prefix, '/')) {
+      for (const { Prefix } of CommonPrefixes ?? []) {
+        if (Prefix !== undefined) yield Prefix.slice(prefix.length).replace(/\/$/, '');
+      }
+    }
+  }
+
+  async *#pages(prefix: string, delimiter?: string) {
     let token: string | undefined;
     do {
       const page = await this.#call(`list ${prefix}`, () =>
@@ -175,14 +172,12 @@ export class BackupStore {
           new ListObjectsV2Command({
             Bucket: this.bucket,
             Prefix: prefix,
-            Delimiter: '/',
+            ...(delimiter !== undefined && { Delimiter: delimiter }),
             ...(token !== undefined && { ContinuationToken: token }),
           }),
         ),
       );
-      for (const { Prefix } of page.CommonPrefixes ?? []) {
-        if (Prefix !== undefined) yield Prefix.slice(prefix.length).replace(/\/$/, '');
-      }
+      yield page;
       token = page.IsTruncated === true ? page.NextContinuationToken : undefined;
     } while (token !== undefined);
   }
