@@ -77,18 +77,16 @@ export class QdrantClient {
 
   /** Server version, such as `1.18.3`. Open without a key. */
   async version(): Promise<string> {
-    const { statusCode, body } = await this.#send('GET', '/', undefined, CALL_TIMEOUT);
-    const answer = (await body.json()) as { version?: string };
-    if (statusCode !== 200 || answer.version === undefined) {
-      throw new FleetError('QdrantUnavailable', `GET ${this.url}/ answered ${statusCode} without a version.`);
-    }
-    return answer.version;
+    const { version } = parse(await this.#text('GET', '/'), `GET ${this.url}/`) as { version?: string };
+    if (version === undefined)
+      throw new FleetError('QdrantUnavailable', `GET ${this.url}/ answered without a version.`);
+    return version;
   }
 
   async cluster(): Promise<ClusterInfo> {
     // Ids may exceed what a JavaScript number holds, so they are quoted before parsing.
     const text = (await this.#text('GET', '/cluster')).replaceAll(/"peer_id":\s*(\d+)/g, '"peer_id":"$1"');
-    const { result } = JSON.parse(text) as {
+    const { result } = parse(text, `GET ${this.url}/cluster`) as {
       result: {
         status: string;
         peer_id?: string;
@@ -120,7 +118,7 @@ export class QdrantClient {
       /"peer_id":\s*(\d+)/g,
       '"peer_id":"$1"',
     );
-    const { result } = JSON.parse(text) as {
+    const { result } = parse(text, `GET ${this.url}${this.#path(name, '/cluster')}`) as {
       result: {
         peer_id: string;
         shard_count: number;
@@ -146,10 +144,9 @@ export class QdrantClient {
 
   /** Returns false when the collection exists already. */
   async createCollection(name: string, config: Json): Promise<boolean> {
-    const { statusCode, body } = await this.#send('PUT', this.#path(name, '?timeout=30'), config, 60_000);
-    const text = await body.text();
-    if (statusCode === 409 || (statusCode === 400 && text.includes('already exists'))) return false;
-    this.#check('PUT', this.#path(name), statusCode, text);
+    const { status, text } = await this.#send('PUT', this.#path(name, '?timeout=30'), config, 60_000);
+    if (status === 409 || (status === 400 && text.includes('already exists'))) return false;
+    this.#check('PUT', this.#path(name), status, text);
     return true;
   }
 
@@ -194,9 +191,8 @@ export class QdrantClient {
   /** Succeeds when the snapshot is gone already. */
   async deleteShardSnapshot(collection: string, shard: number, name: string): Promise<void> {
     const path = this.#path(collection, `/shards/${shard}/snapshots/${encodeURIComponent(name)}?wait=true`);
-    const { statusCode, body } = await this.#send('DELETE', path, undefined, CALL_TIMEOUT);
-    const text = await body.text();
-    if (statusCode !== 404) this.#check('DELETE', path, statusCode, text);
+    const { status, text } = await this.#send('DELETE', path, undefined, CALL_TIMEOUT);
+    if (status !== 404) this.#check('DELETE', path, status, text);
   }
 
   /** URL of a stored shard snapshot's bytes. */
@@ -236,13 +232,13 @@ export class QdrantClient {
   }
 
   async #result<T>(method: Method, path: string, body?: Json, timeout = CALL_TIMEOUT): Promise<T> {
-    return (JSON.parse(await this.#text(method, path, body, timeout)) as { result: T }).result;
+    const text = await this.#text(method, path, body, timeout);
+    return (parse(text, `${method} ${this.url}${path.split('?')[0]}`) as { result: T }).result;
   }
 
   async #text(method: Method, path: string, body?: Json, timeout = CALL_TIMEOUT): Promise<string> {
-    const answer = await this.#send(method, path, body, timeout);
-    const text = await answer.body.text();
-    this.#check(method, path, answer.statusCode, text);
+    const { status, text } = await this.#send(method, path, body, timeout);
+    this.#check(method, path, status, text);
     return text;
   }
 
@@ -256,13 +252,19 @@ export class QdrantClient {
     throw new FleetError('QdrantRejected', `${place} answered ${status}: ${reason}`);
   }
 
-  async #send(method: Method, path: string, body: Json | undefined, timeout: number) {
+  /** The whole answer: a body that breaks off is no answer either. */
+  async #send(
+    method: Method,
+    path: string,
+    body: Json | undefined,
+    timeout: number,
+  ): Promise<{ status: number; text: string }> {
     const signals = [
       ...(this.#signal === undefined ? [] : [this.#signal]),
       ...(timeout > 0 ? [AbortSignal.timeout(timeout)] : []),
     ];
     try {
-      return await request(`${this.url}${path}`, {
+      const answer = await request(`${this.url}${path}`, {
         method,
         dispatcher: agent,
         headers: {
@@ -272,6 +274,7 @@ export class QdrantClient {
         ...(body !== undefined && { body: JSON.stringify(body) }),
         ...(signals.length > 0 && { signal: AbortSignal.any(signals) }),
       });
+      return { status: answer.statusCode, text: await answer.body.text() };
     } catch (error) {
       if (this.#signal?.aborted) throw this.#signal.reason;
       const place = `${method} ${this.url}${path.split('?')[0]}`;
@@ -281,6 +284,18 @@ export class QdrantClient {
 }
 
 type Method = 'GET' | 'PUT' | 'POST' | 'PATCH' | 'DELETE';
+
+/** The answer to a request as JSON. Something between us and Qdrant may answer in its place. */
+function parse(text: string, place: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const start = JSON.stringify(text.slice(0, 100));
+    throw new FleetError('QdrantUnavailable', `${place} answered something that is not JSON: ${start}`, {
+      cause: error,
+    });
+  }
+}
 
 /** The reason in Qdrant's error body, without presigned query strings, which Qdrant repeats in its messages. */
 function errorOf(text: string): string {

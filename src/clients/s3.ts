@@ -54,6 +54,9 @@ export interface OpenUpload {
 /** Condition of a write: the key must be absent, or still have this ETag. */
 export type WriteCondition = { readonly absent: true } | { readonly etag: string };
 
+/** Milliseconds without a byte after which a connection is given up; putting many parts together takes a while. */
+const IDLE_TIMEOUT = 60_000;
+
 export class BackupStore {
   readonly bucket: string;
   readonly #client: S3Client;
@@ -71,7 +74,8 @@ export class BackupStore {
         requestChecksumCalculation: 'WHEN_REQUIRED',
         responseChecksumValidation: 'WHEN_REQUIRED',
         // A store that never sends `100 Continue` costs seconds per part.
-        requestHandler: { expectContinue: false, connectionTimeout: 5000, requestTimeout: 120_000 },
+        // Of idling: the SDK's `requestTimeout` is of the whole request, however large, and by default only warns.
+        requestHandler: { expectContinue: false, connectionTimeout: 5000, socketTimeout: IDLE_TIMEOUT },
       });
     this.#client = build(endpoint);
     this.#signer = nodeEndpoint === undefined ? this.#client : build(nodeEndpoint);
@@ -98,9 +102,10 @@ export class BackupStore {
 
   async getJson(key: string): Promise<StoredJson | undefined> {
     try {
-      return await this.#call(`read ${key}`, async () => {
+      return await this.#ask(`read ${key}`, async () => {
         let storeTime = Number.NaN;
-        const command = new GetObjectCommand({ Bucket: this.bucket, Key: key });
+        // They are written with a CRC32; what was altered on its way back is noticed by it.
+        const command = new GetObjectCommand({ Bucket: this.bucket, Key: key, ChecksumMode: 'ENABLED' });
         command.middlewareStack.add(
           (next) => async (args) => {
             const result = await next(args);
@@ -127,7 +132,7 @@ export class BackupStore {
    */
   async putJson(key: string, text: string, condition?: WriteCondition): Promise<boolean> {
     try {
-      await this.#call(`write ${key}`, () =>
+      await this.#ask(`write ${key}`, () =>
         this.#client.send(
           new PutObjectCommand({
             Bucket: this.bucket,
@@ -142,7 +147,7 @@ export class BackupStore {
       return true;
     } catch (error) {
       if (isPrecondition(error)) return false;
-      throw error;
+      throw mapError(error, `write ${key}`, this.bucket);
     }
   }
 
@@ -206,7 +211,7 @@ export class BackupStore {
   /** Size and checksum of an object, or `undefined` when there is none. */
   async head(key: string): Promise<{ size: number; crc32: string | undefined } | undefined> {
     try {
-      const answer = await this.#call(`inspect ${key}`, () =>
+      const answer = await this.#ask(`inspect ${key}`, () =>
         this.#client.send(new HeadObjectCommand({ Bucket: this.bucket, Key: key, ChecksumMode: 'ENABLED' })),
       );
       return { size: answer.ContentLength ?? 0, crc32: answer.ChecksumCRC32 };
@@ -219,7 +224,7 @@ export class BackupStore {
   /** The bytes of an object, or `undefined` when there is none. */
   async read(key: string, signal: AbortSignal): Promise<AsyncIterable<Buffer> | undefined> {
     try {
-      const { Body } = await this.#call(`read ${key}`, () =>
+      const { Body } = await this.#ask(`read ${key}`, () =>
         this.#client.send(new GetObjectCommand({ Bucket: this.bucket, Key: key }), abort(signal)),
       );
       return Body as unknown as AsyncIterable<Buffer>;
@@ -274,7 +279,7 @@ export class BackupStore {
     let marker: string | undefined;
     try {
       do {
-        const page = await this.#call(`list parts of ${key}`, () =>
+        const page = await this.#ask(`list parts of ${key}`, () =>
           this.#client.send(
             new ListPartsCommand({
               Bucket: this.bucket,
@@ -307,7 +312,7 @@ export class BackupStore {
     size: number,
   ): Promise<{ crc32: string | undefined } | undefined> {
     try {
-      const answer = await this.#call(`complete upload of ${key}`, () =>
+      const answer = await this.#ask(`complete upload of ${key}`, () =>
         this.#client.send(
           new CompleteMultipartUploadCommand({
             Bucket: this.bucket,
@@ -329,14 +334,15 @@ export class BackupStore {
       return { crc32: answer.ChecksumCRC32 };
     } catch (error) {
       if (isPrecondition(error)) return undefined;
-      throw error;
+      // Completed, and the answer was lost, or aborted: who looks again sees which.
+      throw mapError(error, `complete upload of ${key}`, this.bucket);
     }
   }
 
   /** Succeeds when the upload is gone already. */
   async abortUpload({ key, uploadId }: { key: string; uploadId: string }): Promise<void> {
     try {
-      await this.#call(`abort upload of ${key}`, () =>
+      await this.#ask(`abort upload of ${key}`, () =>
         this.#client.send(new AbortMultipartUploadCommand({ Bucket: this.bucket, Key: key, UploadId: uploadId })),
       );
     } catch (error) {
@@ -386,6 +392,16 @@ export class BackupStore {
     this.#signer.destroy();
   }
 
+  /** For callers to whom a missing key or a condition that does not hold is an answer. */
+  async #ask<T>(what: string, send: () => Promise<T>): Promise<T> {
+    try {
+      return await send();
+    } catch (error) {
+      const isAnswer = isPrecondition(error) || (isMissing(error) && nameOf(error) !== 'NoSuchBucket');
+      throw isAnswer ? error : mapError(error, what, this.bucket);
+    }
+  }
+
   async #call<T>(what: string, send: () => Promise<T>): Promise<T> {
     try {
       return await send();
@@ -413,13 +429,11 @@ const DENIED = new Set([
 
 function mapError(error: unknown, what: string, bucket: string): unknown {
   if (FleetError.is(error) || (error instanceof Error && error.name === 'AbortError')) return error;
-  const status = error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
-  // Conditions and missing keys are answers, not failures; the callers above read them.
-  if (status === 412 || status === 404 || isMissing(error) || isPrecondition(error)) {
-    if (!(error instanceof Error && error.name === 'NoSuchBucket') && !what.startsWith('use bucket')) return error;
-  }
-  const name = error instanceof Error ? error.name : 'unknown error';
-  if (DENIED.has(name) || status === 401 || status === 403 || status === 404) {
+  const status = statusOf(error);
+  const name = nameOf(error);
+  // A bucket that is asked for by HEAD is missing without a name.
+  const noBucket = status === 404 && what.startsWith('use bucket');
+  if (DENIED.has(name) || status === 401 || status === 403 || noBucket) {
     const text = `The store did not let us ${what}: ${name} (bucket "${bucket}"). Check the bucket's name, the credentials and their policy.`;
     return new FleetError('StoreDenied', text, { cause: error });
   }
@@ -427,10 +441,18 @@ function mapError(error: unknown, what: string, bucket: string): unknown {
   return new FleetError('StoreUnavailable', text.replaceAll(/\s+/g, ' '), { cause: error });
 }
 
+function statusOf(error: unknown): number | undefined {
+  return error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
+}
+
+function nameOf(error: unknown): string {
+  return error instanceof Error ? error.name : 'unknown error';
+}
+
 function isMissing(error: unknown): boolean {
-  return error instanceof Error && ['NoSuchKey', 'NotFound', 'NoSuchUpload'].includes(error.name);
+  return statusOf(error) === 404 || ['NoSuchKey', 'NotFound', 'NoSuchUpload'].includes(nameOf(error));
 }
 
 function isPrecondition(error: unknown): boolean {
-  return error instanceof Error && ['PreconditionFailed', 'ConditionalRequestConflict'].includes(error.name);
+  return statusOf(error) === 412 || ['PreconditionFailed', 'ConditionalRequestConflict'].includes(nameOf(error));
 }

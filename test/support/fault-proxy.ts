@@ -144,6 +144,8 @@ export class FaultProxy {
       outgoing.end(incoming.method === 'HEAD' ? undefined : fault.body);
       return;
     }
+    const empty = Number(incoming.headers['content-length'] ?? 0) === 0;
+    if (fault?.kind === 'stall' && fault.side === 'request' && empty) await this.#hold(incoming.socket);
     const answer = await this.#forward(incoming, fault);
     if (fault?.kind === 'drop-reply') {
       for await (const _ of answer);
@@ -249,10 +251,7 @@ export class FaultProxy {
         throw new Cut(here.by);
       } else {
         if (inside > 0) yield chunk.subarray(0, inside);
-        await new Promise<void>((resolve) => {
-          this.#held.push(resolve);
-          socket()?.once('close', () => resolve());
-        });
+        await this.#hold(socket());
         yield chunk.subarray(inside);
       }
     }
@@ -261,6 +260,13 @@ export class FaultProxy {
       end(socket(), here.by);
       throw new Cut(here.by);
     }
+  }
+
+  async #hold(socket: Socket | undefined): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#held.push(resolve);
+      socket?.once('close', () => resolve());
+    });
   }
 
   /** Twenty slices a second. */
