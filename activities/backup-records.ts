@@ -1,5 +1,5 @@
 /** Reading and changing the small JSON objects of a backup. The commit protocol lives in these few functions. */
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import {
   advance,
   parseManifest,
@@ -35,15 +35,20 @@ export async function claim(store: BackupStore, location: BackupLocation, record
   return standing.record;
 }
 
-/** Take the record one state further, if nobody changed it meanwhile. */
+/**
+ * Take the record one state further, if nobody changed it meanwhile. A write that is repeated after its answer was lost
+ * finds its own work by its mark.
+ */
 export async function move(
   store: BackupStore,
   location: BackupLocation,
   from: RecordAt,
   to: BackupState,
 ): Promise<CommitRecord> {
-  const next = advance(from.record, to, new Date().toISOString());
+  const next = { ...advance(from.record, to, new Date().toISOString()), mark: randomUUID() };
   if (await store.putJson(backupKeys(location).commit, JSON.stringify(next), { etag: from.etag })) return next;
+  const standing = await readRecord(store, location);
+  if (standing?.record.mark === next.mark) return next;
   throw new FleetError('CommitConflict', `The record of backup ${location.backup} changed while it was being moved.`);
 }
 

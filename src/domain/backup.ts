@@ -100,6 +100,8 @@ export interface CommitRecord {
   readonly revision: number;
   /** ISO 8601 of the last change. */
   readonly changedAt: string;
+  /** Random, of the last change: whoever made it knows it again. Absent in the first record. */
+  readonly mark?: string;
   /** Absent when ABORTED was written first. */
   readonly manifest?: { readonly sha256: string; readonly size: number };
   readonly totals?: BackupTotals;
