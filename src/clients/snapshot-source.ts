@@ -1,7 +1,7 @@
 /** Ranged reads of one stored snapshot over HTTP. */
 import { crc32 } from 'node:zlib';
 import { FleetError, messageOf } from '../domain/errors.ts';
-import { readRange } from './range-connection.ts';
+import { exchange } from './raw-http.ts';
 import { contentRange, type ResponseHead } from './response-head.ts';
 import type { RateLimiter } from './transfer-budget.ts';
 
@@ -81,7 +81,7 @@ interface Reading {
 async function read(url: string, headers: Record<string, string>, reading: Reading): Promise<void> {
   const { signal, onChunk = () => undefined, ...rest } = reading;
   try {
-    await readRange({ url: new URL(url), headers, signal, onBytes: onChunk, ...rest });
+    await exchange({ url: new URL(url), headers, signal, onBytes: onChunk, ...rest });
   } catch (error) {
     if (signal.aborted) throw signal.reason;
     if (FleetError.is(error)) throw error;

@@ -1,5 +1,6 @@
 /**
- * Ranged GETs over keep-alive sockets whose bytes the kernel copies straight into the caller's buffer.
+ * HTTP over keep-alive sockets, with bodies that the kernel copies straight from and into the caller's buffer: ranged
+ * GETs and PUTs of parts.
  *
  * `node:http`, undici and fetch allocate 64 KiB for each read and pass it through several layers; `onread` reads up to
  * all that is there into memory of ours, for about a quarter of the CPU time.
@@ -9,10 +10,12 @@ import { connect as connectTls } from 'node:tls';
 import { headEnd, MAX_HEAD, parseHead, plainLength, type ResponseHead } from './response-head.ts';
 import type { RateLimiter } from './transfer-budget.ts';
 
-export interface RangeRequest {
+export interface Exchange {
   readonly url: URL;
-  /** Names in lower case; `host` and `accept-encoding` are set here. */
+  /** Names in lower case; `host`, `accept-encoding` and `content-length` are set here. */
   readonly headers: Readonly<Record<string, string>>;
+  /** Makes it a PUT. Not to be changed before the answer is there. */
+  readonly body?: Buffer;
   /** Filled completely by the body, which has exactly this length. */
   readonly target: Buffer;
   /** Sees the head before any byte of the body, and throws when it is not what was asked for. */
@@ -25,6 +28,8 @@ export interface RangeRequest {
 
 /** Milliseconds without a byte after which a read is given up. */
 const STALL_TIMEOUT = 60_000;
+/** Bytes a millisecond that a body is expected to go out with. */
+const SLOWEST = 256;
 const CONNECT_TIMEOUT = 10_000;
 /** Qdrant closes a connection that was idle for 5 s. */
 const IDLE_TIMEOUT = 4000;
@@ -41,21 +46,21 @@ class ConnectionLost extends Error {
 
 const idle = new Map<string, Connection[]>();
 
-/** Answers when `target` is full. Sends once more when a kept connection turns out to be closed. */
-export async function readRange(request: RangeRequest): Promise<void> {
+/** Done when `target` is full. Sends once more when a kept connection turns out to be closed. */
+export async function exchange(request: Exchange): Promise<void> {
   request.signal.throwIfAborted();
   const kept = idle.get(request.url.origin)?.pop();
   if (kept !== undefined) {
     try {
-      return await kept.read(request);
+      return await kept.run(request);
     } catch (error) {
       if (!(error instanceof ConnectionLost) || error.answered || request.signal.aborted) throw error;
     }
   }
-  return new Connection(request.url).read(request);
+  return new Connection(request.url).run(request);
 }
 
-interface Job extends RangeRequest {
+interface Job extends Exchange {
   readonly done: () => void;
   readonly failed: (error: Error) => void;
   /** Bytes of the target that are there, or `undefined` while the head is not. */
@@ -93,9 +98,9 @@ class Connection {
   }
 
   /** One at a time. */
-  async read(request: RangeRequest): Promise<void> {
+  async run(request: Exchange): Promise<void> {
     const { signal } = request;
-    const head = requestHead(request.url, request.headers);
+    const head = requestHead(request);
     const onAbort = () => this.#end(signal.reason as Error);
     try {
       await new Promise<void>((resolve, reject) => {
@@ -104,7 +109,11 @@ class Connection {
         if (this.#socket.destroyed) return this.#lost('the connection was closed');
         if (!this.#socket.connecting) this.#watch();
         this.#socket.ref();
+        // Both by one system call.
+        this.#socket.cork();
         this.#socket.write(head, 'latin1');
+        if (request.body !== undefined) this.#socket.write(request.body);
+        this.#socket.uncork();
       });
     } finally {
       signal.removeEventListener('abort', onAbort);
@@ -146,7 +155,7 @@ class Connection {
       job.filled = 0;
       job.reusable = !/close/i.test(head.headers.get('connection') ?? '') && early === seen.length - end;
       this.#scratchFilled = 0;
-      return early === 0 || this.#body(job, early);
+      return early === 0 && length > 0 ? true : this.#body(job, early);
     } catch (error) {
       this.#end(error as Error);
       return false;
@@ -156,7 +165,7 @@ class Connection {
   #body(job: Job, count: number): boolean {
     const from = job.filled ?? 0;
     job.filled = from + count;
-    job.onBytes(job.target.subarray(from, job.filled));
+    if (count > 0) job.onBytes(job.target.subarray(from, job.filled));
     const delay = job.limiter?.spend(count) ?? 0;
     if (job.filled === job.target.length) {
       this.#finish(job);
@@ -174,7 +183,8 @@ class Connection {
   #finish(job: Job): void {
     this.#job = undefined;
     clearTimeout(this.#timer);
-    if (job.reusable) {
+    // An answer before all was sent is odd; what is left must not meet a buffer that has changed.
+    if (job.reusable && this.#socket.writableLength === 0) {
       this.#timer = setTimeout(() => this.#end(new Error('idle')), IDLE_TIMEOUT).unref();
       this.#socket.unref();
       const others = idle.get(this.#origin) ?? [];
@@ -188,7 +198,9 @@ class Connection {
 
   #watch(): void {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#lost(`no byte for ${STALL_TIMEOUT / 1000} s`), STALL_TIMEOUT);
+    // Nothing comes while a body goes out.
+    const patience = STALL_TIMEOUT + (this.#job?.body?.length ?? 0) / SLOWEST;
+    this.#timer = setTimeout(() => this.#lost(`no byte for ${Math.round(patience / 1000)} s`), patience);
     if (this.#job === undefined) this.#timer.unref();
   }
 
@@ -209,9 +221,10 @@ class Connection {
   }
 }
 
-function requestHead(url: URL, headers: Readonly<Record<string, string>>): string {
-  const fields = Object.entries({ host: url.host, 'accept-encoding': 'identity', ...headers });
+function requestHead({ url, headers, body }: Exchange): string {
+  const own = { host: url.host, 'accept-encoding': 'identity', ...(body && { 'content-length': String(body.length) }) };
+  const fields = Object.entries({ ...own, ...headers });
   const bad = fields.find(([, value]) => !/^[\t\x20-\x7e\x80-\xff]*$/.test(value));
   if (bad !== undefined) throw new Error(`header ${bad[0]} has characters that no header may have`);
-  return `GET ${url.pathname}${url.search} HTTP/1.1\r\n${fields.map(([n, v]) => `${n}: ${v}\r\n`).join('')}\r\n`;
+  return `${body ? 'PUT' : 'GET'} ${url.pathname}${url.search} HTTP/1.1\r\n${fields.map(([n, v]) => `${n}: ${v}\r\n`).join('')}\r\n`;
 }
