@@ -154,6 +154,9 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       };
       complete(plan, manifest);
 
+      // Begun twice because an answer was lost, or by an attempt that was taken for dead: nobody would complete them.
+      for (const upload of await store.openUploads(`${keys.data}${attempt}/`)) await store.abortUpload(upload);
+
       const totals = totalsOf(manifest);
       let text = JSON.stringify(manifest);
       if (!(await store.putJson(keys.manifest, text, { absent: true }))) {

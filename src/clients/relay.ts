@@ -51,7 +51,8 @@ export function partSizeFor(size: number, configured: number): number {
  *    CRC32 and sent only where it differs.
  * 2. The source is read and hashed completely each time, in order: the hash's state cannot be kept over a crash, and
  *    reading is cheaper than sending.
- * 3. On failure the open upload stays, for the next attempt; whoever gives up for good aborts it.
+ * 3. On failure the open upload stays, for the next attempt, unless the snapshot is gone; whoever gives up for good
+ *    aborts it.
  */
 export async function relay(options: RelayOptions): Promise<RelayResult> {
   const { source, store, key, partSize, signal } = options;
@@ -110,7 +111,14 @@ export async function relay(options: RelayOptions): Promise<RelayResult> {
   const lanes = Array.from({ length: Math.min(options.lanes, count) }, lane);
   const outcomes = await Promise.allSettled(lanes);
   const failure = outcomes.find((outcome) => outcome.status === 'rejected');
-  if (failure !== undefined) throw signal.aborted ? signal.reason : firstCause(failed.signal, failure.reason);
+  if (failure !== undefined) {
+    const reason: unknown = signal.aborted ? signal.reason : firstCause(failed.signal, failure.reason);
+    // Nobody comes back for an upload of a snapshot that is gone, and the backup may be long committed.
+    if (upload?.isNew === true && FleetError.is(reason, 'SnapshotVanished')) {
+      await store.abortUpload({ key, uploadId: upload.uploadId });
+    }
+    throw reason;
+  }
 
   const digest = order.result();
   if (upload === undefined) {
@@ -133,14 +141,17 @@ export async function relay(options: RelayOptions): Promise<RelayResult> {
 }
 
 /** Take up the upload that an earlier attempt left for this key, or begin one. */
-async function openUpload(store: BackupStore, key: string): Promise<{ uploadId: string; parts: UploadedPart[] }> {
+async function openUpload(
+  store: BackupStore,
+  key: string,
+): Promise<{ uploadId: string; parts: UploadedPart[]; isNew: boolean }> {
   const open = (await store.openUploads(key)).filter((upload) => upload.key === key);
   open.sort((a, b) => a.initiated.getTime() - b.initiated.getTime());
   for (const { uploadId } of open) {
     const parts = await store.listParts({ key, uploadId });
-    if (parts !== undefined) return { uploadId, parts };
+    if (parts !== undefined) return { uploadId, parts, isNew: false };
   }
-  return { uploadId: await store.createUpload(key), parts: [] };
+  return { uploadId: await store.createUpload(key), parts: [], isNew: true };
 }
 
 /** The failure that ended the others, rather than their aborts. */
