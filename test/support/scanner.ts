@@ -1,0 +1,254 @@
+/**
+ * Looks at the bucket and the nodes from outside, after the format's description and by other code than the fleet's:
+ * is every committed backup complete to the last bit, and is nothing left lying around?
+ */
+import { createHash } from 'node:crypto';
+import { GetObjectCommand, ListMultipartUploadsCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
+import type { ClusterAccess } from '../../src/local/demo/cluster-access.ts';
+
+export interface ScanScope {
+  /** Endpoint, bucket, region as a worker is configured by them. */
+  readonly env: Readonly<Record<string, string>>;
+  readonly tenant: string;
+  /** Clusters whose nodes are looked at. */
+  readonly clusters: readonly ClusterAccess[];
+  /** Backup ids of operations that still run, or that said themselves what they had to leave behind. */
+  readonly excused?: ReadonlySet<string>;
+}
+
+export interface ScanResult {
+  readonly violations: readonly string[];
+  /** Backup ids by the state of their record; `none` where there is no record. */
+  readonly backups: Readonly<Record<string, readonly string[]>>;
+  /** Objects that were read and hashed, and their bytes. */
+  readonly objects: number;
+  readonly bytes: number;
+}
+
+interface Manifest {
+  readonly backup?: unknown;
+  readonly attempt?: unknown;
+  readonly collections?: readonly { name: string; shards: readonly ManifestShard[] }[];
+}
+
+interface ManifestShard {
+  readonly shard: number;
+  readonly key: string;
+  readonly size: number;
+  readonly sha256: string;
+}
+
+interface Commit {
+  readonly state?: string;
+  readonly backup?: string;
+  readonly attempt?: string;
+  readonly manifest?: { readonly sha256: string; readonly size: number };
+  readonly totals?: { readonly shards: number; readonly bytes: number };
+}
+
+export async function scan(scope: ScanScope): Promise<ScanResult> {
+  const scanner = new Scanner(scope);
+  try {
+    return await scanner.run();
+  } finally {
+    scanner.close();
+  }
+}
+
+class Scanner {
+  readonly #scope: ScanScope;
+  readonly #s3: S3Client;
+  readonly #bucket: string;
+  readonly #violations: string[] = [];
+  readonly #backups: Record<string, string[]> = {};
+  #objects = 0;
+  #bytes = 0;
+
+  constructor(scope: ScanScope) {
+    const { env } = scope;
+    this.#scope = scope;
+    this.#bucket = env['FLEET_BACKUP_BUCKET'] ?? '';
+    this.#s3 = new S3Client({
+      endpoint: env['FLEET_S3_ENDPOINT'] ?? '',
+      region: env['AWS_REGION'] ?? 'us-east-1',
+      forcePathStyle: true,
+      credentials: {
+        accessKeyId: env['AWS_ACCESS_KEY_ID'] ?? '',
+        secretAccessKey: env['AWS_SECRET_ACCESS_KEY'] ?? '',
+      },
+    });
+  }
+
+  close(): void {
+    this.#s3.destroy();
+  }
+
+  async run(): Promise<ScanResult> {
+    const sizes = await this.#list(`${this.#scope.tenant}/`);
+    const roots = Map.groupBy(sizes.keys(), (key) => key.split('/').slice(0, 3).join('/'));
+    for (const [root, keys] of roots) await this.#backup(root, new Set(keys), sizes);
+    await this.#uploads();
+    await this.#nodes();
+    return {
+      violations: this.#violations,
+      backups: this.#backups,
+      objects: this.#objects,
+      bytes: this.#bytes,
+    };
+  }
+
+  /** `<tenant>/<cluster>/<backup id>/` */
+  async #backup(root: string, keys: ReadonlySet<string>, sizes: ReadonlyMap<string, number>): Promise<void> {
+    const id = root.split('/')[2] ?? '';
+    const excused = this.#scope.excused?.has(id) === true;
+    const below = (folder: string) => [...keys].filter((key) => key.startsWith(`${root}/${folder}/`));
+    const known = new Set(['intent.json', 'manifest.json', 'commit.json'].map((name) => `${root}/${name}`));
+    for (const key of keys) {
+      if (!known.has(key) && !/\/(?:data|leases|attest)\//.test(key.slice(root.length)))
+        this.#bad(`stray object ${key}`);
+    }
+    if (!keys.has(`${root}/intent.json`)) this.#bad(`${root} has no intent`);
+    if (!excused) for (const key of below('leases')) this.#bad(`left lease ${key}`);
+
+    const commit = keys.has(`${root}/commit.json`) ? await this.#json<Commit>(`${root}/commit.json`) : undefined;
+    const state = commit?.state ?? 'none';
+    (this.#backups[state] ??= []).push(id);
+    if (commit !== undefined && commit.backup !== id) this.#bad(`${root}: the record is of backup ${commit.backup}`);
+    switch (state) {
+      case 'COMMITTED':
+      case 'DELETING':
+        return this.#complete(root, commit ?? {}, keys, sizes);
+      case 'DELETED':
+      case 'ABORTED':
+        for (const key of below('data')) this.#bad(`data of a backup that is ${state}: ${key}`);
+        return;
+      case 'none':
+      case 'PURGING':
+        if (!excused && below('data').length > 0)
+          this.#bad(`${root} is ${state} and holds ${below('data').length} objects`);
+        return;
+      default:
+        this.#bad(`${root} is in the unknown state ${state}`);
+    }
+  }
+
+  /** Everything that the manifest names is there, bit by bit, and nothing else. */
+  async #complete(
+    root: string,
+    commit: Commit,
+    keys: ReadonlySet<string>,
+    sizes: ReadonlyMap<string, number>,
+  ): Promise<void> {
+    const found = await this.#get(`${root}/manifest.json`);
+    if (found === undefined) return this.#bad(`${root} is ${commit.state} without a manifest`);
+    if (sha256(found) !== commit.manifest?.sha256) this.#bad(`${root}/manifest.json is not the one of the record`);
+    if (found.length !== commit.manifest?.size) this.#bad(`${root}/manifest.json has ${found.length} bytes`);
+    const manifest = JSON.parse(found.toString()) as Manifest;
+    const id = root.split('/')[2];
+    if (manifest.backup !== id) this.#bad(`${root}: the manifest is of backup ${String(manifest.backup)}`);
+    if (manifest.attempt !== commit.attempt) this.#bad(`${root}: manifest and record are of different runs`);
+    const data = `${root}/data/${commit.attempt}/`;
+    const expected = new Set([`${data}plan.json`]);
+    const shards = (manifest.collections ?? []).flatMap((collection) =>
+      collection.shards.map((shard) => ({ ...shard, name: `${collection.name}/${shard.shard}` })),
+    );
+    if (new Set(shards.map(({ name }) => name)).size !== shards.length) this.#bad(`${root}: a shard is there twice`);
+    if (new Set(shards.map(({ key }) => key)).size !== shards.length) this.#bad(`${root}: two shards share an object`);
+    let bytes = 0;
+    for (const { name, key, size, sha256: wanted } of shards) {
+      expected.add(key);
+      bytes += size;
+      if (!key.startsWith(data)) this.#bad(`${name} of ${root} lies outside of its run: ${key}`);
+      if (sizes.get(key) !== size) this.#bad(`${key} has ${sizes.get(key)} bytes, the manifest says ${size}`);
+      const digest = await this.#hash(key);
+      if (digest !== wanted) this.#bad(`${key} hashes to ${digest}, the manifest says ${wanted}`);
+    }
+    if (commit.totals?.shards !== shards.length)
+      this.#bad(`${root}: the record counts ${commit.totals?.shards} shards`);
+    if (commit.totals?.bytes !== bytes) this.#bad(`${root}: the record counts ${commit.totals?.bytes} bytes`);
+    for (const key of keys) {
+      if (key.startsWith(`${root}/data/`) && !expected.has(key)) this.#bad(`data of no manifest: ${key}`);
+    }
+  }
+
+  async #uploads(): Promise<void> {
+    const { Uploads = [], IsTruncated } = await this.#s3.send(
+      new ListMultipartUploadsCommand({ Bucket: this.#bucket, Prefix: `${this.#scope.tenant}/` }),
+    );
+    if (IsTruncated === true) this.#bad('more than one page of open uploads');
+    for (const { Key = '', UploadId } of Uploads) {
+      if (!Key.startsWith(`${this.#scope.tenant}/`)) continue;
+      const excused = this.#scope.excused?.has(Key.split('/')[2] ?? '') === true;
+      if (!excused) this.#bad(`open upload ${UploadId} of ${Key}`);
+    }
+  }
+
+  /** Nobody but the fleet makes shard snapshots here. */
+  async #nodes(): Promise<void> {
+    for (const cluster of this.#scope.clusters) {
+      const { collections } = await cluster.call<{ collections: { name: string }[] }>('GET', '/collections');
+      for (const { name } of collections) {
+        for (const snapshot of await cluster.nodeSnapshots(name)) this.#bad(`snapshot left on a node: ${snapshot}`);
+      }
+    }
+  }
+
+  async #list(prefix: string): Promise<Map<string, number>> {
+    const sizes = new Map<string, number>();
+    let token: string | undefined;
+    do {
+      const page = await this.#s3.send(
+        new ListObjectsV2Command({
+          Bucket: this.#bucket,
+          Prefix: prefix,
+          ...(token !== undefined && { ContinuationToken: token }),
+        }),
+      );
+      for (const { Key = '', Size = 0 } of page.Contents ?? []) sizes.set(Key, Size);
+      token = page.NextContinuationToken;
+    } while (token !== undefined);
+    return sizes;
+  }
+
+  async #json<T>(key: string): Promise<T> {
+    return JSON.parse((await this.#get(key))?.toString() ?? '{}') as T;
+  }
+
+  async #get(key: string): Promise<Buffer | undefined> {
+    const chunks: Buffer[] = [];
+    const body = await this.#open(key);
+    if (body === undefined) return undefined;
+    for await (const chunk of body) chunks.push(chunk);
+    return Buffer.concat(chunks);
+  }
+
+  async #hash(key: string): Promise<string | undefined> {
+    const hash = createHash('sha256');
+    const body = await this.#open(key);
+    if (body === undefined) return undefined;
+    for await (const chunk of body) {
+      hash.update(chunk);
+      this.#bytes += chunk.length;
+    }
+    this.#objects += 1;
+    return hash.digest('hex');
+  }
+
+  async #open(key: string): Promise<AsyncIterable<Buffer> | undefined> {
+    try {
+      const { Body } = await this.#s3.send(new GetObjectCommand({ Bucket: this.#bucket, Key: key }));
+      return Body as unknown as AsyncIterable<Buffer>;
+    } catch (error) {
+      if (error instanceof Error && error.name === 'NoSuchKey') return undefined;
+      throw error;
+    }
+  }
+
+  #bad(what: string): void {
+    this.#violations.push(what);
+  }
+}
+
+function sha256(bytes: Buffer): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
