@@ -51,8 +51,8 @@ export function partSizeFor(size: number, configured: number): number {
  *    CRC32 and sent only where it differs.
  * 2. The source is read and hashed completely each time, in order: the hash's state cannot be kept over a crash, and
  *    reading is cheaper than sending.
- * 3. On failure the open upload stays, for the next attempt, unless the snapshot is gone; whoever gives up for good
- *    aborts it.
+ * 3. On failure the open upload stays, for the next attempt, unless that is useless; whoever gives up for good aborts
+ *    it.
  */
 export async function relay(options: RelayOptions): Promise<RelayResult> {
   const { source, store, key, partSize, signal } = options;
@@ -113,8 +113,9 @@ export async function relay(options: RelayOptions): Promise<RelayResult> {
   const failure = outcomes.find((outcome) => outcome.status === 'rejected');
   if (failure !== undefined) {
     const reason: unknown = signal.aborted ? signal.reason : firstCause(failed.signal, failure.reason);
-    // Nobody comes back for an upload of a snapshot that is gone, and the backup may be long committed.
-    if (upload?.isNew === true && FleetError.is(reason, 'SnapshotVanished')) {
+    // The backup may be long committed, and nobody come back for the upload: when there is nothing in it to take up, or
+    // the snapshot is gone, it goes.
+    if (upload?.isNew === true && (done.size === 0 || FleetError.is(reason, 'SnapshotVanished'))) {
       await store.abortUpload({ key, uploadId: upload.uploadId });
     }
     throw reason;
