@@ -117,7 +117,7 @@ function faultsOf({ on, method, path, flips }: Place): Fault[] {
   // Not while a node makes or recovers a shard: it cannot be told from a slow one, and only the activity's 12 h end it.
   const isLong = on === 'pull' || /recover|snapshots\\\?/.test(path.source);
   if (LONG && !isLong) common.push({ kind: 'stall', side: writes ? 'request' : 'response', at });
-  if (on === 'node') common.push(qdrantError(500), qdrantError(503), qdrantError(404), qdrantError(403), HTML);
+  if (on === 'node') common.push(qdrantError(500), qdrantError(503), qdrantError(403), HTML);
   else common.push(s3Error(500, 'InternalError'), s3Error(503, 'SlowDown'), s3Error(403, 'AccessDenied'));
   if (on === 's3')
     common.push(s3Error(400, 'ExpiredToken'), s3Error(404, method === 'GET' ? 'NoSuchKey' : 'NoSuchUpload'));
