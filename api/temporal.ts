@@ -3,7 +3,8 @@ import { isGrpcCancelledError, isGrpcDeadlineError, isGrpcServiceError, type Cli
 import { NamespaceNotFoundError } from '@temporalio/common';
 import { FleetError } from '../src/domain/errors.ts';
 
-const DEADLINE_MS = 5000;
+/** Longer than a busy server needs, shorter than clients and load balancers wait. */
+const DEADLINE_MS = 15_000;
 
 // https://grpc.io/docs/guides/status-codes/; the client itself offers these only as a const enum of another package.
 const INVALID_ARGUMENT = 3;
