@@ -63,7 +63,7 @@ export function streaming(taskQueue: string, summary: string): ActivityOptions {
     ...COMMON,
     taskQueue,
     startToCloseTimeout: '24h',
-    // Longer than the source's own stall timeout, so that the stream reports its reason itself.
+    // A stream that is silent for this long is taken up by another attempt, which sends only what is missing.
     heartbeatTimeout: '15s',
     retry: {
       initialInterval: '500ms',
