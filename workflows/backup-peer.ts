@@ -10,7 +10,7 @@ import type { NodeSnapshot } from '../activities/qdrant.ts';
 import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import { control, described, persistent, polled, snapshotting, streaming } from './shared/activity-proxies.ts';
-import { hasCode, isFailure, toWorkflowFailure } from './shared/failures.ts';
+import { hasCode, isFailure, reasonOf, toWorkflowFailure } from './shared/failures.ts';
 
 export interface BackupPeerInput {
   readonly location: BackupLocation;
@@ -89,9 +89,9 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
         sourcePeer: peer,
       };
     } catch (error) {
-      await CancellationScope.nonCancellable(cleanUp);
+      const leftovers = await CancellationScope.nonCancellable(cleanUp);
       if (hasCode(error, 'SnapshotVanished') && round < MAX_SNAPSHOTS) continue;
-      throw error;
+      throw leftovers.length === 0 ? error : toWorkflowFailure(error, leftovers);
     }
   }
 
@@ -110,16 +110,21 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
     ]);
   }
 
-  /** Whatever was made for this shard goes, whether or not its name ever came back. Data in the bucket is the parent's. */
-  async function cleanUp(): Promise<void> {
+  /**
+   * Whatever was made for this shard goes, whether or not its name ever came back. Data in the bucket is the parent's.
+   *
+   * @returns what could not be removed; the failure that led here stays the one that is told
+   */
+  async function cleanUp(): Promise<string[]> {
     try {
       await persistent.sweepShardSnapshots.executeWithOptions(
         polled(300, `Remove what is left of ${what} on its node`),
         [{ ...ref, peer, tasks: [task], known }],
       );
+      return [];
     } catch (error) {
-      // The failure that led here says more; the node's files are found by their absence from every manifest.
       if (!isFailure(error)) throw error;
+      return [`a snapshot of ${what} on peer ${peer} (${reasonOf(error).message})`];
     }
   }
 }
