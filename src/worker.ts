@@ -9,6 +9,7 @@ import {
   Runtime,
   Worker,
   type LogLevel,
+  type NativeConnectionOptions,
   type WorkerOptions,
 } from '@temporalio/worker';
 import { createActivities } from '../activities/index.ts';
@@ -28,7 +29,7 @@ async function main(): Promise<void> {
   const config = loadConfig(process.env);
   Runtime.install({ logger: new DefaultLogger(config.FLEET_LOG_LEVEL.toUpperCase() as LogLevel, writeJson) });
   const { connectionOptions, namespace } = loadClientConnectConfig();
-  const connection = await NativeConnection.connect(connectionOptions);
+  const connection = await connectTemporal(connectionOptions);
   const client = new Client({ connection, ...(namespace !== undefined && { namespace }) });
   const catalog = new Catalog(config.DATABASE_URL);
   await catalog.migrate();
@@ -72,6 +73,18 @@ async function main(): Promise<void> {
     health.close();
     await catalog.close();
     await connection.close();
+  }
+}
+
+async function connectTemporal(options: NativeConnectionOptions): Promise<NativeConnection> {
+  try {
+    return await NativeConnection.connect(options);
+  } catch (error) {
+    const address = options.address ?? '127.0.0.1:7233';
+    throw new Error(
+      `Temporal at ${address} cannot be reached: ${messageOf(error)}. Check TEMPORAL_ADDRESS, and TEMPORAL_API_KEY and TEMPORAL_TLS_* where they are needed.`,
+      { cause: error },
+    );
   }
 }
 

