@@ -4,14 +4,25 @@ import type { Helm } from '../src/clients/helm.ts';
 import type { Kubernetes } from '../src/clients/kubernetes.ts';
 import type { BackupStore } from '../src/clients/s3.ts';
 import type { Config } from '../src/config.ts';
+import type { ClusterRef } from '../src/domain/naming.ts';
 
 export interface ActivityDeps {
   readonly config: Config;
   readonly catalog: Catalog;
   readonly store: BackupStore;
+  readonly clusters: ClusterPort;
+  readonly temporal: TemporalPort;
+}
+
+/** How to reach the Kubernetes cluster that a Qdrant cluster lives in. */
+export interface KubernetesAccess {
   readonly kubernetes: Kubernetes;
   readonly helm: Helm;
-  readonly temporal: TemporalPort;
+}
+
+/** Finds it for each Qdrant cluster: all may share one, or each may have its own. */
+export interface ClusterPort {
+  of(ref: ClusterRef): Promise<KubernetesAccess>;
 }
 
 /** What activities ask Temporal itself. */

@@ -5,7 +5,7 @@ import { namespaceOf, RELEASE_NAME, type ClusterRef } from '../src/domain/naming
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 
-export function createHelmActivities({ helm, config }: ActivityDeps) {
+export function createHelmActivities({ clusters, config }: ActivityDeps) {
   return {
     /**
      * Apply the chart. A release that a killed Helm left pending blocks every later upgrade, so it is mended first:
@@ -14,6 +14,7 @@ export function createHelmActivities({ helm, config }: ActivityDeps) {
      */
     async installRelease(input: ClusterRef & { spec: ClusterSpec }): Promise<{ revision: number }> {
       const namespace = namespaceOf(input);
+      const { helm } = await clusters.of(input);
       const found = await helm.status(namespace, RELEASE_NAME);
       if (found?.status.startsWith('pending-') === true) {
         const deployed = await helm.lastDeployed(namespace, RELEASE_NAME);
@@ -36,6 +37,7 @@ export function createHelmActivities({ helm, config }: ActivityDeps) {
 
     /** Succeeds when there is no release. */
     async uninstallRelease(ref: ClusterRef): Promise<void> {
+      const { helm } = await clusters.of(ref);
       await helm.uninstall(namespaceOf(ref), RELEASE_NAME, signal());
     },
   };

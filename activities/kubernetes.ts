@@ -5,7 +5,7 @@ import { API_KEY_SECRET, LABELS, MANAGED_BY, namespaceOf, type ClusterRef } from
 import { workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 
-export function createKubernetesActivities({ kubernetes }: ActivityDeps) {
+export function createKubernetesActivities({ clusters }: ActivityDeps) {
   return {
     /**
      * Make the namespace, or find the one that this operation made.
@@ -14,6 +14,7 @@ export function createKubernetesActivities({ kubernetes }: ActivityDeps) {
      *   ours to change or to remove
      */
     async ensureNamespace(ref: ClusterRef): Promise<void> {
+      const { kubernetes } = await clusters.of(ref);
       const name = namespaceOf(ref);
       const labels = { ...clusterLabels(ref), [LABELS.operation]: operationLabel() };
       if (await kubernetes.createNamespace(name, labels)) return;
@@ -33,11 +34,13 @@ export function createKubernetesActivities({ kubernetes }: ActivityDeps) {
       // A letter first and no punctuation: the official chart writes keys unquoted into YAML.
       const key = `q${randomBytes(32).toString('base64url').replaceAll(/[-_]/g, 'x')}`;
       const { name, key: entry } = API_KEY_SECRET;
+      const { kubernetes } = await clusters.of(ref);
       await kubernetes.createSecret(namespaceOf(ref), name, { [entry]: key }, clusterLabels(ref));
     },
 
     /** Remove the volume claims, which outlive their StatefulSet. */
     async deleteVolumeClaims(ref: ClusterRef): Promise<void> {
+      const { kubernetes } = await clusters.of(ref);
       const namespace = namespaceOf(ref);
       if (!(await holdsOurs(ref))) return;
       for (const name of await kubernetes.volumeClaims(namespace)) {
@@ -52,6 +55,7 @@ export function createKubernetesActivities({ kubernetes }: ActivityDeps) {
      * @throws FleetError `ClusterNotReady` while it is still there; repeat until it is not
      */
     async removeNamespace(input: ClusterRef & { onlyOwn?: boolean }): Promise<void> {
+      const { kubernetes } = await clusters.of(input);
       const name = namespaceOf(input);
       const found = await kubernetes.namespace(name);
       if (found === undefined || !isOurs(found.labels, input)) return;
@@ -67,6 +71,7 @@ export function createKubernetesActivities({ kubernetes }: ActivityDeps) {
   };
 
   async function holdsOurs(ref: ClusterRef): Promise<boolean> {
+    const { kubernetes } = await clusters.of(ref);
     const found = await kubernetes.namespace(namespaceOf(ref));
     return found !== undefined && isOurs(found.labels, ref);
   }

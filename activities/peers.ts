@@ -20,17 +20,18 @@ export interface Unreachable {
   readonly reason: string;
 }
 
-type PeerDeps = Pick<ActivityDeps, 'kubernetes' | 'config'>;
+type PeerDeps = Pick<ActivityDeps, 'clusters' | 'config'>;
 
 const SELECTOR = `app.kubernetes.io/name=qdrant,app.kubernetes.io/instance=${RELEASE_NAME}`;
 
 /** Ask every pod of the cluster who it is. */
 export async function survey(
-  { kubernetes, config }: PeerDeps,
+  { clusters, config }: PeerDeps,
   ref: ClusterRef,
   signal: AbortSignal,
 ): Promise<{ peers: Peer[]; unreachable: Unreachable[] }> {
   const namespace = namespaceOf(ref);
+  const { kubernetes } = await clusters.of(ref);
   const [pods, apiKey] = await Promise.all([
     kubernetes.pods(namespace, SELECTOR),
     kubernetes.secretValue(namespace, API_KEY_SECRET.name, API_KEY_SECRET.key),

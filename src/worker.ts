@@ -13,7 +13,7 @@ import {
   type WorkerOptions,
 } from '@temporalio/worker';
 import { createActivities } from '../activities/index.ts';
-import type { TemporalPort } from '../activities/deps.ts';
+import type { ClusterPort, TemporalPort } from '../activities/deps.ts';
 import { FleetActivityInterceptor } from '../activities/interceptor.ts';
 import { Catalog } from './clients/catalog.ts';
 import { Helm } from './clients/helm.ts';
@@ -37,11 +37,7 @@ async function main(): Promise<void> {
     config,
     catalog,
     store: createStore(config),
-    kubernetes: new Kubernetes(config.KUBECONFIG),
-    helm: new Helm({
-      binary: config.FLEET_HELM_BIN,
-      ...(config.KUBECONFIG !== undefined && { kubeconfig: config.KUBECONFIG }),
-    }),
+    clusters: clusterPort(config),
     temporal: temporalPort(client),
   });
   const shared = {
@@ -104,6 +100,18 @@ function createStore(config: Config): BackupStore {
     ...(config.FLEET_S3_ENDPOINT !== undefined && { endpoint: config.FLEET_S3_ENDPOINT }),
     ...(config.FLEET_S3_NODE_ENDPOINT !== undefined && { nodeEndpoint: config.FLEET_S3_NODE_ENDPOINT }),
   });
+}
+
+/** All Qdrant clusters live in the Kubernetes cluster that the worker's own configuration names. */
+function clusterPort(config: Config): ClusterPort {
+  const access = {
+    kubernetes: new Kubernetes(config.KUBECONFIG),
+    helm: new Helm({
+      binary: config.FLEET_HELM_BIN,
+      ...(config.KUBECONFIG !== undefined && { kubeconfig: config.KUBECONFIG }),
+    }),
+  };
+  return { of: () => Promise.resolve(access) };
 }
 
 function temporalPort(client: Client): TemporalPort {

@@ -12,6 +12,8 @@ import type { BackupStore } from '../../src/clients/s3.ts';
 import { loadConfig, type Config } from '../../src/config.ts';
 import { openStore } from '../support/fleet.ts';
 
+type Change = Partial<ActivityDeps> & { readonly kubernetes?: Kubernetes };
+
 export class Parts {
   readonly config: Config;
   readonly catalog: Catalog;
@@ -22,28 +24,29 @@ export class Parts {
   /** Workflow ids that Temporal would call closed. */
   readonly closed = new Set<string>();
 
-  private constructor(env: Record<string, string>, change: Partial<ActivityDeps>) {
+  private constructor(env: Record<string, string>, change: Change) {
     // The SDK's own chain of credentials reads the environment of the process.
     for (const name of ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_REGION']) process.env[name] = env[name];
     this.config = loadConfig({ ...env, FLEET_TRANSFER_PART_BYTES: String(5 * 1024 * 1024) });
     this.catalog = new Catalog(env['DATABASE_URL'] ?? '');
     this.store = openStore(env);
-    this.kubernetes = change.kubernetes ?? new Kubernetes(env['KUBECONFIG']);
+    const { kubernetes = new Kubernetes(env['KUBECONFIG']), ...rest } = change;
+    this.kubernetes = kubernetes;
+    const access = { kubernetes, helm: new Helm({ binary: 'helm' }) };
     this.activities = createActivities({
       config: this.config,
       catalog: this.catalog,
       store: this.store,
-      kubernetes: this.kubernetes,
-      helm: new Helm({ binary: 'helm' }),
+      clusters: { of: () => Promise.resolve(access) },
       temporal: {
         isOpen: (workflowId) => Promise.resolve(!this.closed.has(workflowId)),
         deleteSchedules: () => Promise.resolve(0),
       },
-      ...change,
+      ...rest,
     });
   }
 
-  static async open(change: Partial<ActivityDeps> = {}): Promise<Parts> {
+  static async open(change: Change = {}): Promise<Parts> {
     const parts = new Parts(inject('localEnv'), change);
     await parts.catalog.migrate();
     return parts;
