@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { findEmulators } from './aws/emulators.ts';
 import { tryLock } from './lock.ts';
 import { kineSocket } from './parts/kine.ts';
 import { postgresFolder } from './parts/postgres.ts';
@@ -67,10 +68,11 @@ async function reset(): Promise<number> {
   return 0;
 }
 
-/** Only installs what the stack runs. */
+/** Only installs what the stack runs, with `--aws` or without. */
 async function tools(interrupted: AbortSignal): Promise<number> {
   const found = await ensureTools({ log, signal: interrupted });
-  for (const [name, path] of Object.entries(found)) {
+  const awsEmulators = await findEmulators({ log, signal: interrupted });
+  for (const [name, path] of Object.entries({ ...found, awsEmulators })) {
     log(`${name.padEnd(22)} ${typeof path === 'string' ? path : Object.values(path).join('')}`);
   }
   return 0;

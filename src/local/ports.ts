@@ -63,7 +63,7 @@ function taken(part: string, port: number, variable: string): string {
 }
 
 /** A free port below the range from which the kernel serves outgoing connections, which could take it meanwhile. */
-async function freePort(used: Set<number>): Promise<number> {
+export async function freePort(used: Set<number>): Promise<number> {
   for (;;) {
     const port = 20_000 + Math.floor(Math.random() * 12_000);
     if (used.has(port) || !(await isFree(port))) continue;

@@ -33,7 +33,8 @@ export interface Recipe {
 
 const KUBERNETES = 'v1.36.3';
 const KUBERNETES_MODULE = join(REPOSITORY, 'src/local/toolchain/kubernetes');
-const REQUIREMENTS = join(REPOSITORY, 'src/local/qdrant-node/requirements.txt');
+const ENGINE_REQUIREMENTS = join(REPOSITORY, 'src/local/qdrant-node/requirements.txt');
+const AWS_REQUIREMENTS = join(REPOSITORY, 'src/local/aws/requirements.txt');
 
 /** In the order of their builds: the longest first, so that it does not run alone at the end. */
 export const RECIPES = {
@@ -109,20 +110,24 @@ export const RECIPES = {
   qdrantEdge: {
     name: 'qdrant-edge',
     get version() {
-      return pinned('qdrant-edge-py');
+      return pinned(ENGINE_REQUIREMENTS, 'qdrant-edge-py');
     },
     toolchain: 'python',
     programs: ['bin/python'],
     onPath: { args: [], rule: 'never', accepts: () => false },
     byHand: 'a Qdrant server, on PATH as `qdrant` or named by QDRANT_BIN: https://github.com/qdrant/qdrant/releases',
-    steps: (into) => [
-      { label: 'a Python environment', seconds: 4, command: ['python3', '-m', 'venv', into] },
-      {
-        label: "Qdrant's engine",
-        seconds: 5,
-        command: [join(into, 'bin/python'), '-m', 'pip', 'install', '--quiet', '--requirement', REQUIREMENTS],
-      },
-    ],
+    steps: (into) => pythonEnvironment(into, "Qdrant's engine", ENGINE_REQUIREMENTS, 5),
+  },
+  awsEmulators: {
+    name: 'aws-emulators',
+    get version() {
+      return `moto-${pinned(AWS_REQUIREMENTS, 'moto')}-ministack-${pinned(AWS_REQUIREMENTS, 'ministack')}`;
+    },
+    toolchain: 'python',
+    programs: ['bin/python'],
+    onPath: { args: [], rule: 'never', accepts: () => false },
+    byHand: 'not at all: the emulators are of these versions, in an environment of their own',
+    steps: (into) => pythonEnvironment(into, 'AWS emulators', AWS_REQUIREMENTS, 14),
   },
 } satisfies Record<string, Recipe>;
 
@@ -134,6 +139,17 @@ function goInstall(into: string, target: string, seconds: number): Step {
     // A workspace or a module around the current folder must not take part in what is a build of somebody else's.
     env: { GOBIN: into, CGO_ENABLED: '0', GOWORK: 'off' },
   };
+}
+
+function pythonEnvironment(into: string, label: string, requirements: string, seconds: number): Step[] {
+  return [
+    { label: `a Python environment for ${label}`, seconds: 4, command: ['python3', '-m', 'venv', into] },
+    {
+      label,
+      seconds,
+      command: [join(into, 'bin/python'), '-m', 'pip', 'install', '--quiet', '--requirement', requirements],
+    },
+  ];
 }
 
 function buildKubernetes(into: string, program: string, seconds: number): Step {
@@ -169,10 +185,10 @@ function atLeast(output: string, pattern: RegExp, minor: number): boolean {
   return found !== null && Number(found[2]) >= minor;
 }
 
-function pinned(distribution: string): string {
-  const line = readFileSync(REQUIREMENTS, 'utf8')
+function pinned(requirements: string, distribution: string): string {
+  const line = readFileSync(requirements, 'utf8')
     .split('\n')
     .find((line) => line.startsWith(`${distribution}==`));
-  if (line === undefined) throw new Error(`${REQUIREMENTS} does not pin ${distribution}.`);
+  if (line === undefined) throw new Error(`${requirements} does not pin ${distribution}.`);
   return line.slice(distribution.length + 2).split(/[\s;]/)[0] ?? '';
 }

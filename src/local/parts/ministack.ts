@@ -1,0 +1,26 @@
+import { join } from 'node:path';
+import type { Part } from '../supervisor.ts';
+import { answersOk } from './probes.ts';
+
+/** ministack: AWS with the whole of EKS' surface for access and add-ons. Keeps everything in memory. */
+export function ministackPart(options: { python: string; dataDir: string; port: number }): Part {
+  const url = `http://127.0.0.1:${options.port}`;
+  return {
+    name: 'ministack',
+    address: url,
+    command: options.python,
+    args: ['-m', 'ministack'],
+    env: {
+      BIND_HOST: '127.0.0.1',
+      GATEWAY_PORT: String(options.port),
+      MINISTACK_HOST: '127.0.0.1',
+      // An MQTT port that nobody here uses.
+      IOT_MTLS_ENABLED: '0',
+      SFTP_ENABLED: '0',
+      // Its pid file and its buckets stay with the stack.
+      TMPDIR: join(options.dataDir, 'run'),
+      S3_DATA_DIR: join(options.dataDir, 'ministack-s3'),
+    },
+    isReady: () => answersOk(`${url}/_ministack/ready`),
+  };
+}
