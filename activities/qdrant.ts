@@ -1,4 +1,6 @@
 /** Qdrant itself, outside backup and restore: peers, collections, stored shard snapshots. */
+import type { QdrantClient, SnapshotDescription } from '../src/clients/qdrant.ts';
+import { watched } from '../src/clients/watched-call.ts';
 import type { CollectionSpec } from '../src/domain/cluster.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
@@ -86,9 +88,10 @@ export function createQdrantActivities(deps: ActivityDeps) {
 
     /**
      * Make one stored snapshot of one shard. Qdrant finishes a snapshot whose client went away, so a later attempt
-     * first waits for the node to be idle and adopts what an earlier one left.
+     * first waits for the node to be idle and adopts what an earlier one left. It may take as long as the node works.
      *
      * @param input `known`: snapshots that were there before the operation began
+     * @throws FleetError `QdrantUnavailable` when the node neither works on it nor answers
      */
     async createShardSnapshot({
       task,
@@ -105,7 +108,7 @@ export function createQdrantActivities(deps: ActivityDeps) {
         attempt() > 1
           ? (await client.shardSnapshots(collection, shard)).findLast(({ name }) => !known.includes(name))
           : undefined;
-      const made = leftOver ?? (await client.createShardSnapshot(collection, shard));
+      const made = leftOver ?? (await makeSnapshot(client, pod, task, known));
       const after = await localPoints(client, collection, shard);
       if (made.checksum === undefined) {
         throw new FleetError(
@@ -149,6 +152,26 @@ export function createQdrantActivities(deps: ActivityDeps) {
       }
     },
   };
+}
+
+/** A new snapshot; adopted from the list, when the node made it and only its answer was lost. */
+async function makeSnapshot(
+  client: QdrantClient,
+  pod: string,
+  { collection, shard }: ShardTask,
+  known: readonly string[],
+): Promise<SnapshotDescription> {
+  const outcome = await watched((ending) => client.until(ending).createShardSnapshot(collection, shard), {
+    running: async (ending) => (await client.until(ending).gauge('snapshot_creation_running', collection)) > 0,
+    signal: signal(),
+  });
+  if ('answer' in outcome) return outcome.answer;
+  const made = (await client.shardSnapshots(collection, shard)).findLast(({ name }) => !known.includes(name));
+  if (made !== undefined) return made;
+  throw new FleetError(
+    'QdrantUnavailable',
+    `${pod} was asked for a snapshot of "${collection}" shard ${shard}; ${outcome.lost}, and there is no snapshot.`,
+  );
 }
 
 async function localPoints(

@@ -11,6 +11,7 @@ import {
 } from '../src/domain/collection-config.ts';
 import { restoreRefusals, wantedAliases, type Refusal } from '../src/domain/compatibility.ts';
 import { FleetError } from '../src/domain/errors.ts';
+import { watched } from '../src/clients/watched-call.ts';
 import { readCommitted } from './backup-records.ts';
 import { signal, workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -62,6 +63,9 @@ const EMPTY_TARGET = { qdrantVersion: undefined, collections: [], aliases: [] };
 
 /** Seconds that a node has to begin reading a shard. */
 const URL_LIFETIME = 3600;
+
+/** Bytes per millisecond. Qdrant does not count a recovery while it downloads: a slower download is taken for none. */
+const SLOWEST_PULL = 4000;
 
 export function createRestoreActivities(deps: ActivityDeps) {
   const { store, config } = deps;
@@ -213,13 +217,28 @@ export function createRestoreActivities(deps: ActivityDeps) {
     /**
      * Let one replica pull its shard from the bucket. Never repeated by itself: when two recoveries of one shard
      * overlap, the last one to finish wins.
+     *
+     * @throws FleetError `QdrantUnavailable` when the node does not answer: it may have recovered the shard, or not
      */
     async recoverReplica({ target, location, collection, shard, peer }: CollectionTarget & ReplicaTask): Promise<void> {
       const entry = shardEntry(await readEntry(location, collection), shard);
       await renewLease(location);
-      const { client } = await peerById(deps, target, peer, signal());
+      const { client, name: pod } = await peerById(deps, target, peer, signal());
       const url = await store.presignRead(entry.key, URL_LIFETIME);
-      await client.recoverShard(collection, shard, url, entry.sha256);
+      const outcome = await watched(
+        (ending) => client.until(ending).recoverShard(collection, shard, url, entry.sha256),
+        {
+          running: async (ending) => (await client.until(ending).gauge('snapshot_recovery_running', collection)) > 0,
+          signal: signal(),
+          unseen: 30_000 + entry.size / SLOWEST_PULL,
+        },
+      );
+      if ('lost' in outcome) {
+        throw new FleetError(
+          'QdrantUnavailable',
+          `${pod} was told to recover "${collection}" shard ${shard}; ${outcome.lost}. Whether it did is not known.`,
+        );
+      }
     },
 
     /** @throws FleetError `ClusterNotReady` while any node still recovers a shard of the collection */

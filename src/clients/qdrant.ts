@@ -56,8 +56,8 @@ export interface QdrantClientOptions {
 type Json = Record<string, unknown>;
 
 /**
- * Snapshot creation and recovery answer only when they are done, which may take hours. The heartbeat of the activity
- * and its cancellation bound them, not the HTTP client.
+ * Snapshot creation and recovery answer only when they are done, which may take hours. Their callers watch the node
+ * meanwhile, see watched-call.ts; the HTTP client does not bound them.
  */
 const agent = new Agent({ headersTimeout: 0, bodyTimeout: 0, keepAliveTimeout: 4000, connect: { timeout: 5000 } });
 
@@ -73,6 +73,16 @@ export class QdrantClient {
     this.url = url.replace(/\/$/, '');
     this.#apiKey = apiKey;
     this.#signal = signal;
+  }
+
+  /** The same peer, with calls that end when the signal says so. */
+  until(signal: AbortSignal): QdrantClient {
+    const signals = this.#signal === undefined ? [signal] : [this.#signal, signal];
+    return new QdrantClient({
+      url: this.url,
+      signal: AbortSignal.any(signals),
+      ...(this.#apiKey !== undefined && { apiKey: this.#apiKey }),
+    });
   }
 
   /** Server version, such as `1.18.3`. Open without a key. */

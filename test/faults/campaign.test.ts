@@ -114,9 +114,7 @@ function faultsOf({ on, method, path, flips }: Place): Fault[] {
     const flip: Fault = { kind: 'flip', side: flips, at, bit: 3 };
     common.push(flip, { ...flip, at: { share: 0.1 } }, { ...flip, at: { share: 0.9 }, bit: 0 });
   }
-  // Not while a node makes or recovers a shard: it cannot be told from a slow one, and only the activity's 12 h end it.
-  const isLong = on === 'pull' || /recover|snapshots\\\?/.test(path.source);
-  if (LONG && !isLong) common.push({ kind: 'stall', side: writes ? 'request' : 'response', at });
+  if (LONG) common.push({ kind: 'stall', side: writes ? 'request' : 'response', at });
   if (on === 'node') common.push(qdrantError(500), qdrantError(503), qdrantError(403), HTML);
   else common.push(s3Error(500, 'InternalError'), s3Error(503, 'SlowDown'), s3Error(403, 'AccessDenied'));
   if (on === 's3')

@@ -1,0 +1,94 @@
+/** Making a shard snapshot on a node that takes the call and never answers it; an HTTP server stands in for the node. */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Kubernetes } from '../../src/clients/kubernetes.ts';
+import { Parts } from './support.ts';
+
+/** Peers are reached on port 6333 of their pod's address; these belong to nobody else. */
+const hostOf = (peer: number) => `127.252.${process.pid % 250}.${peer}`;
+const NAME = 'docs-shard-0-2026-11-21-03-00-00.snapshot';
+
+/** What a node does with the call that makes a snapshot: it is never answered. */
+type Behaviour = 'makes it' | 'does nothing';
+
+class Node {
+  readonly calls: string[] = [];
+  readonly #behaviour: Behaviour;
+  readonly #peer: number;
+  readonly #server: Server;
+  #made = false;
+  #looks = 0;
+
+  constructor(peer: number, behaviour: Behaviour) {
+    this.#peer = peer;
+    this.#behaviour = behaviour;
+    this.#server = createServer((request, response) => this.#answer(request, response));
+  }
+
+  listen(): Promise<void> {
+    return new Promise((resolve) => this.#server.listen(6333, hostOf(this.#peer), resolve));
+  }
+
+  #answer({ method, url = '' }: IncomingMessage, response: ServerResponse): void {
+    const result = (value: unknown) => void response.end(JSON.stringify({ result: value }));
+    if (url === '/cluster') return result({ status: 'enabled', peer_id: this.#peer, peers: {} });
+    if (url === '/metrics') {
+      // At work for the first looks.
+      this.#looks += 1;
+      const running = this.#behaviour === 'makes it' && this.#looks <= 2 ? 1 : 0;
+      return void response.end(`snapshot_creation_running{id="docs"} ${running}\n`);
+    }
+    if (url.endsWith('/cluster')) {
+      const local = [{ shard_id: 0, points_count: 3, state: 'Active' }];
+      return result({ peer_id: this.#peer, shard_count: 1, local_shards: local, remote_shards: [] });
+    }
+    this.calls.push(`${method}`);
+    if (method === 'POST') {
+      this.#made = this.#behaviour === 'makes it';
+      return;
+    }
+    result([
+      { name: 'of-somebody-else', size: 1, checksum: 'ff' },
+      ...(this.#made ? [{ name: NAME, size: 5, checksum: 'aa' }] : []),
+    ]);
+  }
+
+  close(): Promise<void> {
+    this.#server.closeAllConnections();
+    return new Promise((resolve) => this.#server.close(() => resolve()));
+  }
+}
+
+const nodes = [new Node(1, 'makes it'), new Node(2, 'does nothing')];
+let parts: Parts;
+beforeAll(async () => {
+  // Only the question where the pods are is answered by hand.
+  const pods = nodes.map((_, index) => ({ name: `qdrant-${index}`, ip: hostOf(index + 1), ready: true, reason: '' }));
+  const kubernetes = { pods: () => Promise.resolve(pods), secretValue: () => Promise.resolve('key') };
+  parts = await Parts.open({ kubernetes: kubernetes as unknown as Kubernetes });
+  await Promise.all(nodes.map((node) => node.listen()));
+});
+afterAll(async () => {
+  await Promise.all(nodes.map((node) => node.close()));
+  await parts.close();
+});
+
+function create(peer: number) {
+  const task = { collection: 'docs', shard: 0, peer: String(peer) };
+  const input = { tenant: parts.tenant, cluster: 'docs', task, known: ['of-somebody-else'] };
+  return parts.as('backup', (activities) => activities.createShardSnapshot(input));
+}
+
+describe.concurrent('a node that takes the call for a snapshot and never answers it', () => {
+  test('has made one: it is adopted', async () => {
+    expect(await create(1)).toMatchObject({ name: NAME, size: 5, sha256: 'aa', points: { before: 3, after: 3 } });
+    expect(nodes[0]?.calls).toEqual(['POST', 'GET']);
+  });
+
+  test('has made none: it is told, so that it is tried again', async () => {
+    await expect(create(2)).rejects.toMatchObject({
+      code: 'QdrantUnavailable',
+      message: expect.stringMatching(/qdrant-1 was asked for a snapshot of "docs" shard 0; .*done nothing for 1\d s/),
+    });
+  });
+});
