@@ -5,6 +5,7 @@ import type { ActivityDeps } from './deps.ts';
 import { createHelmActivities } from './helm.ts';
 import { createKubernetesActivities } from './kubernetes.ts';
 import { createQdrantActivities } from './qdrant.ts';
+import { createRecoveryActivities } from './recovery.ts';
 import { createRestoreActivities } from './restore.ts';
 import { createRetentionActivities } from './retention.ts';
 import { createSnapshotTransferActivities } from './snapshot-transfer.ts';
@@ -17,6 +18,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createHelmActivities(deps),
     ...createQdrantActivities(deps),
     ...createBackupStoreActivities(deps),
+    ...createRecoveryActivities(deps),
     ...createRestoreActivities(deps),
     ...createRetentionActivities(deps),
     ...createSnapshotTransferActivities(deps),

@@ -1,6 +1,7 @@
 /** From the bucket back into a cluster. */
 import { backupKeys, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
-import { pointRange, type CollectionEntry, type ShardEntry } from '../src/domain/backup.ts';
+import { pointRange, type CollectionEntry } from '../src/domain/backup.ts';
+import type { RestoreVia } from '../src/domain/restore-via.ts';
 import type { ClusterSpec } from '../src/domain/cluster.ts';
 import {
   createRequestOf,
@@ -11,11 +12,12 @@ import {
 } from '../src/domain/collection-config.ts';
 import { restoreRefusals, wantedAliases, type Refusal } from '../src/domain/compatibility.ts';
 import { FleetError } from '../src/domain/errors.ts';
-import { watched } from '../src/clients/watched-call.ts';
 import { readCommitted } from './backup-records.ts';
 import { signal, workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
-import { peerById, reachablePeers } from './peers.ts';
+import { reachablePeers } from './peers.ts';
+import { relayNotConfigured, type ReplicaTask } from './recovery.ts';
+import { readEntry, renewLease } from './restore-source.ts';
 
 /** What a restore is going to do. */
 export interface RestorePlan {
@@ -23,12 +25,10 @@ export interface RestorePlan {
   readonly collections: readonly { readonly name: string; readonly shards: number; readonly bytes: number }[];
   readonly spec: ClusterSpec;
   readonly qdrantVersion: string;
-}
-
-/** One replica to fill. */
-export interface ReplicaTask {
-  readonly shard: number;
-  readonly peer: string;
+  /** How the bytes get to the nodes, where the restore does not say. */
+  readonly via?: RestoreVia;
+  /** Queue of the workers that serve shards. */
+  readonly transferQueue?: string;
 }
 
 interface CollectionTarget {
@@ -61,12 +61,6 @@ export interface RestorePreview {
 /** A cluster that does not exist yet; it would run the version of the chart, which is taken to be the right one. */
 const EMPTY_TARGET = { qdrantVersion: undefined, collections: [], aliases: [] };
 
-/** Seconds that a node has to begin reading a shard. */
-const URL_LIFETIME = 3600;
-
-/** Bytes per millisecond. Qdrant does not count a recovery while it downloads: a slower download is taken for none. */
-const SLOWEST_PULL = 4000;
-
 export function createRestoreActivities(deps: ActivityDeps) {
   const { store, config } = deps;
 
@@ -83,11 +77,13 @@ export function createRestoreActivities(deps: ActivityDeps) {
       source: string;
       backup: string;
       collections?: readonly string[];
+      via?: RestoreVia;
     }): Promise<RestorePlan> {
-      const { tenant, source, backup, collections } = input;
+      const { tenant, source, backup, collections, via = config.FLEET_RESTORE_VIA } = input;
+      if (via === 'worker' && config.FLEET_RELAY_HOST === undefined) throw relayNotConfigured();
       const location = { tenant, cluster: source, backup, prefix: config.FLEET_BACKUP_PREFIX };
       await store.check(signal());
-      await renewLease(location);
+      await renewLease(store, location);
       const manifest = await readCommitted(store, location);
       const missing = collections?.filter((name) => manifest.collections.every((entry) => entry.name !== name)) ?? [];
       if (missing.length > 0) {
@@ -97,6 +93,8 @@ export function createRestoreActivities(deps: ActivityDeps) {
         location,
         spec: manifest.spec,
         qdrantVersion: manifest.qdrantVersion,
+        via,
+        transferQueue: `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`,
         collections: manifest.collections
           .filter(({ name }) => collections?.includes(name) ?? true)
           .map(({ name, shards }) => ({
@@ -159,7 +157,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
       collection,
       replicationFactor,
     }: CollectionTarget): Promise<void> {
-      const entry = await readEntry(location, collection);
+      const entry = await readEntry(store, location, collection);
       const peers = await reachablePeers(deps, target, signal());
       const [{ client }] = peers;
       const replicas = replicasOf(entry.config, peers.length, replicationFactor);
@@ -212,51 +210,6 @@ export function createRestoreActivities(deps: ActivityDeps) {
         }
       }
       return replicas.map(({ shard, peer }) => ({ shard, peer }));
-    },
-
-    /**
-     * Let one replica pull its shard from the bucket. Never repeated by itself: when two recoveries of one shard
-     * overlap, the last one to finish wins.
-     *
-     * @throws FleetError `QdrantUnavailable` when the node does not answer: it may have recovered the shard, or not
-     */
-    async recoverReplica({ target, location, collection, shard, peer }: CollectionTarget & ReplicaTask): Promise<void> {
-      const entry = shardEntry(await readEntry(location, collection), shard);
-      await renewLease(location);
-      const { client, name: pod } = await peerById(deps, target, peer, signal());
-      const url = await store.presignRead(entry.key, URL_LIFETIME);
-      const outcome = await watched(
-        (ending) => client.until(ending).recoverShard(collection, shard, url, entry.sha256),
-        {
-          running: async (ending) => (await client.until(ending).gauge('snapshot_recovery_running', collection)) > 0,
-          signal: signal(),
-          unseen: 30_000 + entry.size / SLOWEST_PULL,
-        },
-      );
-      if ('lost' in outcome) {
-        throw new FleetError(
-          'QdrantUnavailable',
-          `${pod} was told to recover "${collection}" shard ${shard}; ${outcome.lost}. Whether it did is not known.`,
-        );
-      }
-    },
-
-    /** @throws FleetError `ClusterNotReady` while any node still recovers a shard of the collection */
-    async awaitRecoveriesIdle({ target, collection }: Pick<CollectionTarget, 'target' | 'collection'>): Promise<void> {
-      for (const { name, client } of await reachablePeers(deps, target, signal())) {
-        if ((await client.gauge('snapshot_recovery_running', collection)) > 0) {
-          throw new FleetError('ClusterNotReady', `${name} is still recovering a shard of "${collection}".`);
-        }
-      }
-    },
-
-    /** Remove a collection that this operation made. */
-    async dropRestoredCollection({
-      target,
-      collection,
-    }: Pick<CollectionTarget, 'target' | 'collection'>): Promise<void> {
-      const [{ client }] = await reachablePeers(deps, target, signal());
-      await client.deleteCollection(collection);
     },
 
     /**
@@ -340,24 +293,9 @@ export function createRestoreActivities(deps: ActivityDeps) {
     };
   }
 
-  async function renewLease(location: BackupLocation): Promise<void> {
-    const { workflowId, runId } = workflowRun();
-    const body = JSON.stringify({ holder: workflowId, runId, renewedAt: new Date().toISOString() });
-    await store.putJson(backupKeys(location).lease(workflowId), body);
-  }
-
-  async function readEntry(location: BackupLocation, collection: string): Promise<CollectionEntry> {
-    const manifest = await readCommitted(store, location);
-    const entry = manifest.collections.find(({ name }) => name === collection);
-    if (entry === undefined) {
-      throw new FleetError('RestoreRefused', `Backup ${location.backup} holds no collection "${collection}".`);
-    }
-    return entry;
-  }
-
   /** All replicas of the collection, each as its own peer sees it. */
   async function readReplicas({ target, location, collection, replicationFactor }: CollectionTarget) {
-    const entry = await readEntry(location, collection);
+    const entry = await readEntry(store, location, collection);
     const peers = await reachablePeers(deps, target, signal());
     const views = await Promise.all(peers.map((peer) => peer.client.collectionCluster(collection)));
     const replicas = views.flatMap((view) =>
@@ -372,14 +310,6 @@ export function createRestoreActivities(deps: ActivityDeps) {
     const [{ client }] = peers;
     return { entry, replicas, wanted: replicasOf(entry.config, peers.length, replicationFactor), client };
   }
-}
-
-function shardEntry(entry: CollectionEntry, shard: number): ShardEntry {
-  const found = entry.shards.find((candidate) => candidate.shard === shard);
-  if (found === undefined) {
-    throw new FleetError('RestoreRefused', `Collection "${entry.name}" has no shard ${shard} in the backup.`);
-  }
-  return found;
 }
 
 /** Shard keys with their number of shards, in the order of the shard ids they were given. */

@@ -4,10 +4,11 @@ import { FleetError } from '../src/domain/errors.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import { SnapshotSource } from '../src/clients/snapshot-source.ts';
-import { BufferPool, partSizeFor, RateLimiter, relay } from '../src/clients/relay.ts';
+import { partSizeFor, relay } from '../src/clients/relay.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { peerById } from './peers.ts';
+import { transferBudget } from './transfer-budget.ts';
 
 export interface TransferInput extends ClusterRef {
   readonly task: ShardTask;
@@ -27,10 +28,7 @@ export interface TransferResult {
 
 export function createSnapshotTransferActivities(deps: ActivityDeps) {
   const { store, config } = deps;
-  // One of each for the process: they bound all its streams together.
-  const buffers = new BufferPool(config.FLEET_TRANSFER_BUFFER_BYTES);
-  const rate = config.FLEET_TRANSFER_BYTES_PER_SECOND;
-  const limiter = rate === undefined ? undefined : new RateLimiter(rate);
+  const budget = transferBudget(config);
 
   return {
     /**
@@ -60,8 +58,7 @@ export function createSnapshotTransferActivities(deps: ActivityDeps) {
         key,
         partSize,
         lanes: Math.max(1, Math.floor((config.FLEET_TRANSFER_LANES * config.FLEET_TRANSFER_PART_BYTES) / partSize)),
-        buffers,
-        ...(limiter !== undefined && { limiter }),
+        ...budget,
         signal: signal(),
         // Heartbeats come from moved bytes: a stream that stands still is one that Temporal ends.
         onProgress: (bytes) => {

@@ -3,6 +3,7 @@ import { z } from '@hono/zod-openapi';
 import { BACKUP_STATES } from '../src/domain/backup.ts';
 import { CLUSTER_PHASES, DISTANCES, PROVIDERS } from '../src/domain/cluster.ts';
 import { OPERATION_KINDS, type OperationKind } from '../src/domain/operation.ts';
+import { RESTORE_VIA } from '../src/domain/restore-via.ts';
 
 export const PAGE_SIZE = { default: 50, max: 250 } as const;
 
@@ -62,6 +63,9 @@ export const RestoreBody = z
     nodes: nodes.optional(),
     replicationFactor: nodes.optional(),
     collections: collections.optional(),
+    via: z.enum(RESTORE_VIA).optional().openapi({
+      description: 'How the bytes get to the nodes: by their own reads of the bucket (default), or through a worker.',
+    }),
     dryRun: z.boolean().optional().openapi({ description: 'Tell what would happen and what is in the way.' }),
   })
   .openapi('RestoreRequest');

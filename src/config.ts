@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { DEFAULT_PRESETS, DISTANCES, INDEX_TYPES, type CollectionPresets } from './domain/cluster.ts';
 import { messageOf } from './domain/errors.ts';
 import { MAX_TENANT_LENGTH, nameProblem } from './domain/naming.ts';
+import { RESTORE_VIA } from './domain/restore-via.ts';
 
 const flag = z
   .enum(['true', 'false'])
@@ -84,6 +85,13 @@ const schema = z.object({
   FLEET_TRANSFER_STREAMS: z.coerce.number().int().min(1).max(64).default(2),
   FLEET_TRANSFER_BUFFER_BYTES: bytes(48 * MiB, 5 * MiB, Number.MAX_SAFE_INTEGER),
   FLEET_TRANSFER_BYTES_PER_SECOND: z.coerce.number().int().min(MiB).optional(),
+  FLEET_RESTORE_VIA: z.enum(RESTORE_VIA).default('bucket'),
+  /** Without it this worker serves no shards. */
+  FLEET_RELAY_HOST: z
+    .string()
+    .regex(/^[A-Za-z0-9.:-]+$/, 'must be an IP address or a host name, without a port')
+    .optional(),
+  FLEET_RELAY_PORT: z.coerce.number().int().min(0).max(65_535).default(0),
   /** Python that has `qdrant-edge-py`, Qdrant's engine as a library; without it backups are re-hashed, not opened. */
   FLEET_ENGINE_PYTHON: z.string().optional(),
   FLEET_ENGINE_MAX_BYTES: bytes(256 * MiB, 0, Number.MAX_SAFE_INTEGER),

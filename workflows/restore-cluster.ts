@@ -1,11 +1,12 @@
 import { CancellationScope, executeChild, isCancellation, workflowInfo } from '@temporalio/workflow';
-import type { ReplicaTask, RestorePlan, RestorePreview } from '../activities/restore.ts';
+import type { ReplicaTask } from '../activities/recovery.ts';
+import type { RestorePlan, RestorePreview } from '../activities/restore.ts';
 import { isRetryable } from '../src/domain/errors.ts';
 import { parseRestoreInput } from '../src/domain/input.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
 import { DeleteCluster } from './delete-cluster.ts';
 import { ProvisionCluster } from './provision-cluster.ts';
-import { control, described, once, persistent, polled, preflight } from './shared/activity-proxies.ts';
+import { control, described, once, persistent, polled, preflight, relaying } from './shared/activity-proxies.ts';
 import { hasCode, isFailure, reasonOf } from './shared/failures.ts';
 import { checked } from './shared/input.ts';
 import { runOperation } from './shared/operation.ts';
@@ -33,7 +34,7 @@ const PARALLEL_COLLECTIONS = 2;
  */
 export async function RestoreCluster(input: unknown): Promise<Restored | (RestorePreview & { dryRun: true })> {
   const parsed = checked(input, parseRestoreInput);
-  const { tenant, source, backup, cluster, nodes, replicationFactor, collections, dryRun = false } = parsed;
+  const { tenant, source, backup, cluster, nodes, replicationFactor, collections, via, dryRun = false } = parsed;
   const target = { tenant, cluster };
   return runOperation({ kind: 'restore', ref: target, steps: Object.values(STEPS) }, async (operation) => {
     const { saga } = operation;
@@ -41,10 +42,17 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
     saga.add(`lease on backup ${backup} of ${source}`, () => persistent.closeBackup({ tenant, source, backup }));
     const plan = await operation.step(
       STEPS.open,
-      () => preflight.openBackup({ tenant, source, backup, ...(collections !== undefined && { collections }) }),
+      () =>
+        preflight.openBackup({
+          ...{ tenant, source, backup },
+          ...(collections !== undefined && { collections }),
+          ...(via !== undefined && { via }),
+        }),
       (found) => `${found.collections.length} collections, ${megabytes(found)} MB, Qdrant ${found.qdrantVersion}`,
     );
-    const { location } = plan;
+    const { location, transferQueue } = plan;
+    const relayQueue = plan.via === 'worker' ? transferQueue : undefined;
+    let relayed = 0;
 
     const names = plan.collections.map(({ name }) => name);
     const replicas = replicationFactor === undefined ? {} : { replicationFactor };
@@ -88,9 +96,18 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
               if (ours) await dropWhenIdle({ target, collection });
             });
           }
-          const restoredPoints = await restoreCollection({ target, location, collection, ...replicas }, () => {
-            ours = false;
-          });
+          const restoredPoints = await restoreCollection(
+            { target, location, collection, ...replicas },
+            {
+              ...(relayQueue !== undefined && { relayQueue }),
+              onForeign: () => {
+                ours = false;
+              },
+              onRelayed: (bytes) => {
+                relayed += bytes;
+              },
+            },
+          );
           // Not `total += await ...`: that would add to what the total was before the other lane's result.
           total += restoredPoints;
           restored += 1;
@@ -108,7 +125,7 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
     );
     await control.closeBackup({ tenant, source, backup });
     const bytes = plan.collections.reduce((sum, collection) => sum + collection.bytes, 0);
-    return { cluster, backup, collections: names.length, points, bytes, aliases };
+    return { cluster, backup, collections: names.length, points, bytes, relayed, aliases };
   });
 
   /** A cluster like the one backed up, empty. It cleans up after itself when it fails. */
@@ -128,7 +145,18 @@ interface Restored {
   readonly points: number;
   /** Of one full copy. */
   readonly bytes: number;
+  /** Bytes that went through workers; 0 where the nodes read the bucket. */
+  readonly relayed: number;
   readonly aliases: number;
+}
+
+interface RestoreWay {
+  /** Queue of the workers that serve the shards; absent where the nodes read the bucket. */
+  readonly relayQueue?: string;
+  /** Called when the collection turns out to be somebody else's, who made it after the gates. */
+  readonly onForeign: () => void;
+  /** Called with the bytes that one replica got through a worker. */
+  readonly onRelayed: (bytes: number) => void;
 }
 
 interface CollectionInput {
@@ -142,10 +170,9 @@ interface CollectionInput {
  * Restore one collection. When a recovery ends without an answer nobody knows whether it still runs, and two that
  * overlap undo each other; so the collection, which is ours, is dropped once all nodes are idle, and made again.
  *
- * @param onForeign called when the collection turns out to be somebody else's, who made it after the gates
  * @returns points in it
  */
-async function restoreCollection(input: CollectionInput, onForeign: () => void): Promise<number> {
+async function restoreCollection(input: CollectionInput, way: RestoreWay): Promise<number> {
   const { target, collection } = input;
   const what = `"${collection}"`;
   for (let round = 1; ; round += 1) {
@@ -154,7 +181,7 @@ async function restoreCollection(input: CollectionInput, onForeign: () => void):
       const replicas = await control.placeReplicas.executeWithOptions(polled(300, `Replicas of ${what} in place`), [
         input,
       ]);
-      await pullAll(input, replicas);
+      await pullAll(input, replicas, way);
       const verified = await control.verifyRestoredCollection.executeWithOptions(
         polled(600, `Count ${what} on every replica`),
         [input],
@@ -172,7 +199,7 @@ async function restoreCollection(input: CollectionInput, onForeign: () => void):
     try {
       await control.createRestoredCollection.executeWithOptions(described(`Collection ${what}`), [input]);
     } catch (error) {
-      if (hasCode(error, 'RestoreRefused')) onForeign();
+      if (hasCode(error, 'RestoreRefused')) way.onForeign();
       throw error;
     }
   }
@@ -187,13 +214,19 @@ async function dropWhenIdle(made: { target: ClusterRef; collection: string }): P
 }
 
 /** All replicas at once; the failure, if any, only after every pull has ended. */
-async function pullAll(input: CollectionInput, replicas: readonly ReplicaTask[]): Promise<void> {
-  const pulls = replicas.map((replica) =>
-    control.recoverReplica.executeWithOptions(
-      once(`Peer ${replica.peer} pulls "${input.collection}" shard ${replica.shard}`),
-      [{ ...input, ...replica }],
-    ),
-  );
+async function pullAll(input: CollectionInput, replicas: readonly ReplicaTask[], way: RestoreWay): Promise<void> {
+  const { relayQueue, onRelayed } = way;
+  const pulls = replicas.map(async (replica) => {
+    const what = `"${input.collection}" shard ${replica.shard}`;
+    const task = { ...input, ...replica };
+    if (relayQueue === undefined) {
+      await control.recoverReplica.executeWithOptions(once(`Peer ${replica.peer} pulls ${what}`), [task]);
+      return;
+    }
+    const options = relaying(relayQueue, `Peer ${replica.peer} gets ${what} through a worker`);
+    const { relayed } = await control.relayReplica.executeWithOptions(options, [task]);
+    onRelayed(relayed);
+  });
   const failed = (await Promise.allSettled(pulls)).find((outcome) => outcome.status === 'rejected');
   if (failed !== undefined) throw failed.reason;
 }

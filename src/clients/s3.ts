@@ -411,9 +411,18 @@ export class BackupStore {
   }
 
   /** A URL by which a node reads one object. It is a secret while it lives: never log or return it. */
-  async presignRead(key: string, seconds: number): Promise<string> {
+  presignRead(key: string, seconds: number): Promise<string> {
+    return this.#presignRead(this.#signer, key, seconds);
+  }
+
+  /** The same for this process, which may know the store by another address than the nodes. */
+  presignOwnRead(key: string, seconds: number): Promise<string> {
+    return this.#presignRead(this.#client, key, seconds);
+  }
+
+  #presignRead(signer: S3Client, key: string, seconds: number): Promise<string> {
     return getSignedUrl(
-      this.#signer as Parameters<typeof getSignedUrl>[0],
+      signer as Parameters<typeof getSignedUrl>[0],
       new GetObjectCommand({ Bucket: this.bucket, Key: key }) as unknown as Parameters<typeof getSignedUrl>[1],
       { expiresIn: seconds },
     );

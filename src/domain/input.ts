@@ -6,6 +6,7 @@
 import { DISTANCES, PROVIDERS, type ClusterRequest, type CollectionRequest, type ProviderName } from './cluster.ts';
 import { FleetError, type FieldError } from './errors.ts';
 import { isBackupId, MAX_CLUSTER_LENGTH, MAX_TENANT_LENGTH, nameProblem, type ClusterRef } from './naming.ts';
+import { RESTORE_VIA, type RestoreVia } from './restore-via.ts';
 import type { RetentionPolicy } from './retention.ts';
 
 export interface ProvisionInput extends ClusterRef, ClusterRequest {
@@ -36,6 +37,8 @@ export interface RestoreInput {
   readonly replicationFactor?: number;
   /** Only these collections; default all. */
   readonly collections?: readonly string[];
+  /** How the bytes get to the nodes; default: the configuration's, which is `bucket`. */
+  readonly via?: RestoreVia;
   /** Report what would happen, and write nothing. */
   readonly dryRun?: boolean;
 }
@@ -80,6 +83,7 @@ export function parseRestoreInput(input: unknown): RestoreInput {
     ...r.integer('nodes', { min: 1, max: MAX_NODES }),
     ...r.integer('replicationFactor', { min: 1, max: MAX_NODES }),
     ...r.strings('collections', { min: 1 }),
+    ...r.oneOf('via', RESTORE_VIA),
     ...r.boolean('dryRun'),
   }));
 }

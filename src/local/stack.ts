@@ -167,6 +167,7 @@ function environment({ dataDir, ports, secrets, tools }: Settings): Record<strin
     FLEET_S3_FORCE_PATH_STYLE: 'true',
     FLEET_BACKUP_BUCKET: BACKUP_BUCKET,
     FLEET_BACKUP_PREFIX: '',
+    FLEET_RELAY_HOST: '127.0.0.1',
     FLEET_HELM_BIN: tools.helm,
     FLEET_HELM_CHART: join(REPOSITORY, 'src/local/chart/qdrant'),
     FLEET_QDRANT_RESOLVER: 'pod-ip',

@@ -48,7 +48,7 @@ describe.concurrent('RestoreCluster into a cluster that exists', () => {
     const run = await workflows.run('RestoreCluster', INPUT);
     expect(run.ended).toEqual({
       status: 'COMPLETED',
-      result: { cluster: 'again', backup: BACKUP, collections: 3, points: 30, bytes: 3000, aliases: 1 },
+      result: { cluster: 'again', backup: BACKUP, collections: 3, points: 30, bytes: 3000, relayed: 0, aliases: 1 },
     });
     expect(run.names.slice(0, 4)).toEqual([
       'openBackup',

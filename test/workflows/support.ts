@@ -309,6 +309,7 @@ function fakeActivities(transferQueue: string): Fakes {
       { shard: 0, peer: '2' },
     ],
     recoverReplica: nothing,
+    relayReplica: () => ({ relayed: 1000 }),
     awaitRecoveriesIdle: nothing,
     dropRestoredCollection: nothing,
     verifyRestoredCollection: () => ({ points: 10 }),

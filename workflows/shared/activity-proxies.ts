@@ -81,6 +81,11 @@ export function once(summary: string): ActivityOptions {
   return { ...COMMON, startToCloseTimeout: '12h', retry: { maximumAttempts: 1 }, summary: summary.slice(0, 200) };
 }
 
+/** A recovery whose bytes come through the worker that runs the activity: never repeated either. */
+export function relaying(taskQueue: string, summary: string): ActivityOptions {
+  return { ...once(summary), taskQueue, heartbeatTimeout: '15s' };
+}
+
 /** What the Temporal UI shows beside an activity whose call says nothing more exact. */
 const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   registerOperation: 'Make the operation known',
@@ -115,6 +120,7 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   createRestoredCollection: 'Collection like the one backed up',
   placeReplicas: 'Replicas in place',
   recoverReplica: 'A replica pulls its shard',
+  relayReplica: 'A replica gets its shard through a worker',
   awaitRecoveriesIdle: 'Recoveries have ended',
   dropRestoredCollection: 'Drop what this operation made',
   verifyRestoredCollection: 'Count on every replica',

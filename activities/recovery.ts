@@ -1,0 +1,176 @@
+/** Filling the replicas of a restored collection, by pull from the bucket or through this worker. */
+import { Context } from '@temporalio/activity';
+import { ShardRelay, type ServedShard } from '../src/clients/shard-relay.ts';
+import { watched } from '../src/clients/watched-call.ts';
+import type { ShardEntry } from '../src/domain/backup.ts';
+import { FleetError, messageOf } from '../src/domain/errors.ts';
+import type { BackupLocation, ClusterRef } from '../src/domain/naming.ts';
+import { signal } from './context.ts';
+import type { ActivityDeps } from './deps.ts';
+import { peerById, reachablePeers, type Peer } from './peers.ts';
+import { readEntry, renewLease, shardBytes, shardEntry } from './restore-source.ts';
+
+/** One replica to fill. */
+export interface ReplicaTask {
+  readonly shard: number;
+  readonly peer: string;
+}
+
+interface RecoveryInput extends ReplicaTask {
+  readonly target: ClusterRef;
+  readonly location: BackupLocation;
+  readonly collection: string;
+}
+
+type MadeCollection = Pick<RecoveryInput, 'target' | 'collection'>;
+
+/** Seconds that a node has to begin reading a shard. */
+const URL_LIFETIME = 3600;
+/** Bytes per millisecond. Qdrant does not count a recovery while it downloads: a slower download is taken for none. */
+const SLOWEST_PULL = 4000;
+/** Milliseconds between two heartbeats while no byte is expected to move. */
+const BEAT = 3000;
+/** Milliseconds without a byte in the middle of a body until the heartbeats stop, and with them the attempt. */
+const PATIENCE = 60_000;
+
+export function createRecoveryActivities(deps: ActivityDeps) {
+  const { store, config } = deps;
+  const host = config.FLEET_RELAY_HOST;
+  const relay = host === undefined ? undefined : new ShardRelay({ host, port: config.FLEET_RELAY_PORT });
+
+  return {
+    /**
+     * Let one replica pull its shard from the bucket. Never repeated by itself: when two recoveries of one shard
+     * overlap, the last one to finish wins.
+     *
+     * @throws FleetError `QdrantUnavailable` when the node does not answer: it may have recovered the shard, or not
+     */
+    async recoverReplica(input: RecoveryInput): Promise<void> {
+      const { peer, entry } = await prepare(input);
+      const url = await store.presignRead(entry.key, URL_LIFETIME);
+      try {
+        await recover(peer, input, { url, entry }, { unseen: 30_000 + entry.size / SLOWEST_PULL });
+      } catch (error) {
+        if (!cannotReach(error)) throw error;
+        const remedy = `The node cannot reach the bucket at ${new URL(url).origin}: check FLEET_S3_NODE_ENDPOINT and the way from the nodes to it, or restore with "via": "worker".`;
+        throw new FleetError('QdrantUnavailable', `${messageOf(error)}. ${remedy}`, { cause: error });
+      }
+    },
+
+    /**
+     * Serve one shard from this process to one replica, for nodes that cannot reach the bucket. The path exists for
+     * this attempt only.
+     *
+     * Memory: FLEET_TRANSFER_LANES parts of FLEET_TRANSFER_PART_BYTES, within the budget of all streams.
+     *
+     * @returns bytes that went through this worker
+     */
+    async relayReplica(input: RecoveryInput): Promise<{ relayed: number }> {
+      if (relay === undefined) throw relayNotConfigured();
+      const context = Context.current();
+      const { peer, entry } = await prepare(input);
+      let reading = 0;
+      let movedAt = Date.now();
+      const served = await relay.serve(shardBytes(deps, entry), {
+        signal: signal(),
+        onBytes: () => {
+          movedAt = Date.now();
+        },
+        onReaders: (readers) => {
+          reading = readers;
+          movedAt = Date.now();
+        },
+      });
+      // Before and after the body the node is busy by itself; in the middle of it bytes have to move.
+      const moves = () => reading > 0 && Date.now() - movedAt < PATIENCE;
+      const beat = setInterval(() => {
+        if (reading === 0 || moves()) context.heartbeat({ relayed: served.sent, size: entry.size });
+      }, BEAT);
+      try {
+        await recover(peer, input, { url: served.url, entry }, { unseen: PATIENCE, moves });
+        return { relayed: served.sent };
+      } catch (error) {
+        throw toldOf(error, served);
+      } finally {
+        clearInterval(beat);
+        served.close();
+      }
+    },
+
+    /** @throws FleetError `ClusterNotReady` while any node still recovers a shard of the collection */
+    async awaitRecoveriesIdle({ target, collection }: MadeCollection): Promise<void> {
+      for (const { name, client } of await reachablePeers(deps, target, signal())) {
+        if ((await client.gauge('snapshot_recovery_running', collection)) > 0) {
+          throw new FleetError('ClusterNotReady', `${name} is still recovering a shard of "${collection}".`);
+        }
+      }
+    },
+
+    /** Remove a collection that this operation made. */
+    async dropRestoredCollection({ target, collection }: MadeCollection): Promise<void> {
+      const [{ client }] = await reachablePeers(deps, target, signal());
+      await client.deleteCollection(collection);
+    },
+  };
+
+  async function prepare(input: RecoveryInput): Promise<{ peer: Peer; entry: ShardEntry }> {
+    const { target, location, collection, shard } = input;
+    const entry = shardEntry(await readEntry(store, location, collection), shard);
+    await renewLease(store, location);
+    return { peer: await peerById(deps, target, input.peer, signal()), entry };
+  }
+}
+
+interface Watch {
+  /** Milliseconds that nothing may be seen of the recovery. */
+  readonly unseen: number;
+  /** Whether the node is seen to read the shard, which its gauge does not tell. */
+  readonly moves?: () => boolean;
+}
+
+/** Have the node recover the shard from a URL, for as long as it is seen to work on it. */
+async function recover(
+  { client, name }: Peer,
+  { collection, shard }: RecoveryInput,
+  { url, entry }: { url: string; entry: ShardEntry },
+  { unseen, moves = () => false }: Watch,
+): Promise<void> {
+  const outcome = await watched((ending) => client.until(ending).recoverShard(collection, shard, url, entry.sha256), {
+    running: async (ending) =>
+      moves() || (await client.until(ending).gauge('snapshot_recovery_running', collection)) > 0,
+    signal: signal(),
+    unseen,
+  });
+  if ('lost' in outcome) {
+    throw new FleetError(
+      'QdrantUnavailable',
+      `${name} was told to recover "${collection}" shard ${shard}; ${outcome.lost}. Whether it did is not known.`,
+    );
+  }
+}
+
+/** For a restore through a worker that has no address to serve at. */
+export function relayNotConfigured(): FleetError {
+  return new FleetError(
+    'RestoreRefused',
+    '"via": "worker" needs FLEET_RELAY_HOST: set it, on the workers of the transfer queue, to the address by which the Qdrant nodes reach them, such as the pod\'s IP address. Or restore with "via": "bucket".',
+  );
+}
+
+/** Qdrant's words for a URL that it got no answer from. */
+function cannotReach(error: unknown): error is FleetError {
+  return FleetError.is(error, 'QdrantUnavailable') && error.message.includes('error sending request');
+}
+
+/** Why a recovery through the worker failed, without the secret path, which Qdrant repeats. */
+function toldOf(error: unknown, served: ServedShard): unknown {
+  // What the source ran into says more than the node, which saw a body that was cut.
+  if (FleetError.is(served.failure)) return served.failure;
+  if (!FleetError.is(error)) return error;
+  const { origin, pathname } = new URL(served.url);
+  const message = error.message.replaceAll(pathname, '/…');
+  const remedy = cannotReach(error)
+    ? ` The node cannot reach this worker at ${origin}: check FLEET_RELAY_HOST, FLEET_RELAY_PORT and the way from the nodes to it.`
+    : '';
+  return new FleetError(error.code, `${message}${remedy}`);
+}

@@ -1,0 +1,52 @@
+/** What restores read of a backup, and the lease that keeps it from being removed meanwhile. */
+import { BucketShard } from '../src/clients/bucket-shard.ts';
+import type { BackupStore } from '../src/clients/s3.ts';
+import type { ShardBytes } from '../src/clients/shard-relay.ts';
+import type { CollectionEntry, ShardEntry } from '../src/domain/backup.ts';
+import { FleetError } from '../src/domain/errors.ts';
+import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
+import { readCommitted } from './backup-records.ts';
+import { workflowRun } from './context.ts';
+import type { ActivityDeps } from './deps.ts';
+import { transferBudget } from './transfer-budget.ts';
+
+export async function renewLease(store: BackupStore, location: BackupLocation): Promise<void> {
+  const { workflowId, runId } = workflowRun();
+  const body = JSON.stringify({ holder: workflowId, runId, renewedAt: new Date().toISOString() });
+  await store.putJson(backupKeys(location).lease(workflowId), body);
+}
+
+/** @throws FleetError `RestoreRefused` when the backup holds no such collection */
+export async function readEntry(
+  store: BackupStore,
+  location: BackupLocation,
+  collection: string,
+): Promise<CollectionEntry> {
+  const manifest = await readCommitted(store, location);
+  const entry = manifest.collections.find(({ name }) => name === collection);
+  if (entry === undefined) {
+    throw new FleetError('RestoreRefused', `Backup ${location.backup} holds no collection "${collection}".`);
+  }
+  return entry;
+}
+
+/** @throws FleetError `RestoreRefused` when the collection has no such shard */
+export function shardEntry(entry: CollectionEntry, shard: number): ShardEntry {
+  const found = entry.shards.find((candidate) => candidate.shard === shard);
+  if (found === undefined) {
+    throw new FleetError('RestoreRefused', `Collection "${entry.name}" has no shard ${shard} in the backup.`);
+  }
+  return found;
+}
+
+/** The snapshot of one shard as a stream, for nodes that cannot read it from the bucket themselves. */
+export function shardBytes({ store, config }: Pick<ActivityDeps, 'store' | 'config'>, entry: ShardEntry): ShardBytes {
+  return new BucketShard({
+    store,
+    key: entry.key,
+    size: entry.size,
+    rangeSize: config.FLEET_TRANSFER_PART_BYTES,
+    lanes: config.FLEET_TRANSFER_LANES,
+    ...transferBudget(config),
+  });
+}
