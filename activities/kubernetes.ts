@@ -1,11 +1,18 @@
 /** A cluster's namespace, its API key and its volumes. */
 import { randomBytes } from 'node:crypto';
+import type { ClusterSpec } from '../src/domain/cluster.ts';
 import { FleetError } from '../src/domain/errors.ts';
+import {
+  accessInWords,
+  POD_SECURITY_LABELS,
+  surroundingObjects,
+  type Surroundings,
+} from '../src/domain/kubernetes-objects.ts';
 import { API_KEY_SECRET, LABELS, MANAGED_BY, namespaceOf, type ClusterRef } from '../src/domain/naming.ts';
 import { workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 
-export function createKubernetesActivities({ clusters }: ActivityDeps) {
+export function createKubernetesActivities({ clusters, config }: ActivityDeps) {
   return {
     /**
      * Make the namespace, or find the one that this operation made.
@@ -16,7 +23,7 @@ export function createKubernetesActivities({ clusters }: ActivityDeps) {
     async ensureNamespace(ref: ClusterRef): Promise<void> {
       const { kubernetes } = await clusters.of(ref);
       const name = namespaceOf(ref);
-      const labels = { ...clusterLabels(ref), [LABELS.operation]: operationLabel() };
+      const labels = { ...clusterLabels(ref), ...POD_SECURITY_LABELS, [LABELS.operation]: operationLabel() };
       if (await kubernetes.createNamespace(name, labels)) return;
       const found = await kubernetes.namespace(name);
       if (found?.labels[LABELS.operation] === operationLabel() && isOurs(found.labels, ref)) return;
@@ -36,6 +43,24 @@ export function createKubernetesActivities({ clusters }: ActivityDeps) {
       const { name, key: entry } = API_KEY_SECRET;
       const { kubernetes } = await clusters.of(ref);
       await kubernetes.createSecret(namespaceOf(ref), name, { [entry]: key }, clusterLabels(ref));
+    },
+
+    /**
+     * What the chart leaves out: network policy, service account without a token, load balancer, ServiceMonitor.
+     *
+     * @returns what was applied, and who can reach the cluster, in words
+     */
+    async applySurroundings(input: ClusterRef & { spec: ClusterSpec }): Promise<{ objects: number; access: string }> {
+      const { kubernetes } = await clusters.of(input);
+      const around: Surroundings = {
+        workerCidrs: config.FLEET_WORKER_CIDRS,
+        ...(config.FLEET_WORKER_NAMESPACE !== undefined && { workerNamespace: config.FLEET_WORKER_NAMESPACE }),
+        storePort: storePort(config.FLEET_S3_NODE_ENDPOINT ?? config.FLEET_S3_ENDPOINT),
+        serviceMonitors: await kubernetes.hasApiGroup('monitoring.coreos.com'),
+      };
+      const objects = surroundingObjects(input, input.spec, around);
+      for (const object of objects) await kubernetes.apply(object);
+      return { objects: objects.length, access: accessInWords(input.spec, around) };
     },
 
     /** Remove the volume claims, which outlive their StatefulSet. */
@@ -75,6 +100,12 @@ export function createKubernetesActivities({ clusters }: ActivityDeps) {
     const found = await kubernetes.namespace(namespaceOf(ref));
     return found !== undefined && isOurs(found.labels, ref);
   }
+}
+
+function storePort(endpoint: string | undefined): number {
+  if (endpoint === undefined) return 443;
+  const { port, protocol } = new URL(endpoint);
+  return port === '' ? (protocol === 'http:' ? 80 : 443) : Number(port);
 }
 
 function clusterLabels({ tenant, cluster }: ClusterRef): Record<string, string> {

@@ -36,6 +36,33 @@ export const ProvisionBody = z
     storage: z.string().optional().openapi({ description: 'Data volume of each node.', example: '10Gi' }),
     replicationFactor: nodes.optional().openapi({ description: 'Default 2, at most the number of nodes.' }),
     resources: z.strictObject({ cpu: z.string().optional(), memory: z.string().optional() }).optional(),
+    placement: z
+      .strictObject({
+        nodeSelector: z.record(z.string(), z.string()).optional(),
+        tolerations: z
+          .array(
+            z.strictObject({
+              key: z.string().optional(),
+              operator: z.enum(['Exists', 'Equal']).optional(),
+              value: z.string().optional(),
+              effect: z.enum(['NoSchedule', 'PreferNoSchedule', 'NoExecute']).optional(),
+            }),
+          )
+          .optional(),
+      })
+      .optional(),
+    network: z
+      .strictObject({
+        allowNamespaces: z.array(z.string()).min(1).optional(),
+        allowCidrs: z
+          .array(z.string())
+          .min(1)
+          .optional()
+          .openapi({ example: ['10.20.0.0/16'] }),
+        internalLoadBalancer: z.boolean().optional(),
+      })
+      .optional()
+      .openapi({ description: 'Who may reach ports 6333 and 6334 besides the fleet itself.' }),
     collections: z
       .array(
         z.strictObject({
@@ -109,6 +136,20 @@ export const Cluster = z
     reason: z.string().optional(),
     spec: z.record(z.string(), z.unknown()).optional(),
     namespace: z.string(),
+    outputs: z
+      .object({
+        namespace: z.string(),
+        serviceName: z.string(),
+        serviceFqdn: z.string(),
+        httpUrl: z.string(),
+        grpcUrl: z.string(),
+        httpPort: z.int(),
+        grpcPort: z.int(),
+        apiKeySecret: z.object({ name: z.string(), key: z.string() }),
+        internalLoadBalancer: z.string().optional(),
+      })
+      .optional()
+      .openapi({ description: 'How to reach it from inside its Kubernetes cluster. The key is in the Secret.' }),
     createdBy: z.string().optional().openapi({ description: 'Id of the operation that made it.' }),
     createdAt: time.optional(),
     updatedAt: time.optional(),

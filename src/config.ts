@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { DEFAULT_PRESETS, DISTANCES, INDEX_TYPES, type CollectionPresets } from './domain/cluster.ts';
 import { messageOf } from './domain/errors.ts';
+import { cidrProblem } from './domain/input.ts';
 import { MAX_TENANT_LENGTH, nameProblem } from './domain/naming.ts';
 import { RESTORE_VIA } from './domain/restore-via.ts';
 
@@ -14,6 +15,16 @@ const port = (fallback: number) => z.coerce.number().int().min(1).max(65_535).de
 const bytes = (fallback: number, min: number, max: number) =>
   z.coerce.number().int().min(min).max(max).default(fallback);
 const MiB = 1024 * 1024;
+
+/** `10.0.0.0/16,10.1.0.0/16` */
+const cidrs = z.string().transform((text, context): readonly string[] => {
+  const items = text.split(',').map((item) => item.trim());
+  for (const item of items) {
+    const problem = cidrProblem(item);
+    if (problem !== undefined) context.addIssue(`"${item}" ${problem}`);
+  }
+  return items;
+});
 
 /** `acme=secret,beta=secret2`: which token speaks for which tenant. */
 const tokens = z
@@ -69,6 +80,9 @@ const schema = z.object({
   KUBECONFIG: z.string().optional(),
   FLEET_QDRANT_RESOLVER: z.enum(['pod-ip', 'dns']).default('dns'),
   FLEET_QDRANT_HTTP_PORT: port(6333),
+  /** Where the workers are, for the clusters' network policies. */
+  FLEET_WORKER_NAMESPACE: z.string().min(1).optional(),
+  FLEET_WORKER_CIDRS: cidrs.default([]),
   FLEET_HELM_BIN: z.string().min(1).default('helm'),
   FLEET_HELM_CHART: z.string().min(1).default('qdrant'),
   FLEET_HELM_REPOSITORY: z.string().optional(),

@@ -1,5 +1,6 @@
 import { FleetError } from '../src/domain/errors.ts';
 import { parseProvisionInput } from '../src/domain/input.ts';
+import { outputsOf, type ClusterOutputs } from '../src/domain/kubernetes-objects.ts';
 import { control, described, persistent, polled } from './shared/activity-proxies.ts';
 import { checked } from './shared/input.ts';
 import { runOperation } from './shared/operation.ts';
@@ -9,6 +10,7 @@ const STEPS = {
   reserve: 'Reserve the name',
   namespace: 'Create the namespace',
   key: 'Create the API key',
+  surroundings: 'Apply the policies',
   chart: 'Install the chart',
   peers: 'Wait for the peers',
   collections: 'Create the collections',
@@ -25,7 +27,7 @@ export const REMOVAL_SECONDS = 900;
  */
 export async function ProvisionCluster(
   input: unknown,
-): Promise<{ tenant: string; cluster: string; qdrantVersion: string }> {
+): Promise<{ tenant: string; cluster: string; qdrantVersion: string } & ClusterOutputs> {
   const { tenant, cluster, readyTimeoutSeconds = 900, ...request } = checked(input, parseProvisionInput);
   const ref = { tenant, cluster };
   return runOperation({ kind: 'provision', ref, steps: Object.values(STEPS) }, async (operation) => {
@@ -56,6 +58,12 @@ export async function ProvisionCluster(
     );
     await operation.step(STEPS.key, () => control.ensureApiKey(ref));
 
+    await operation.step(
+      STEPS.surroundings,
+      () => control.applySurroundings({ ...ref, spec }),
+      ({ objects, access }) => `${objects} objects; ${access}`,
+    );
+
     // Before the namespace goes, so that nothing is restarted while it is being emptied.
     saga.add('volume claims', () => persistent.deleteVolumeClaims(ref));
     saga.add('Helm release', () => persistent.uninstallRelease(ref));
@@ -83,6 +91,6 @@ export async function ProvisionCluster(
     });
 
     await operation.step(STEPS.register, () => control.setClusterPhase({ ...ref, phase: 'HEALTHY' }));
-    return { ...ref, qdrantVersion };
+    return { ...ref, qdrantVersion, ...outputsOf(ref, spec) };
   });
 }

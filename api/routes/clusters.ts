@@ -3,6 +3,7 @@ import type { ClusterRow } from '../../src/clients/catalog.ts';
 import { resolveSpec } from '../../src/domain/cluster.ts';
 import { FleetError } from '../../src/domain/errors.ts';
 import { parseDeleteInput, parseProvisionInput, parseRetentionInput } from '../../src/domain/input.ts';
+import { outputsOf } from '../../src/domain/kubernetes-objects.ts';
 import { namespaceOf } from '../../src/domain/naming.ts';
 import { addRoute, type Api, type ApiContext, type ApiDeps } from '../context.ts';
 import { clusterNotFound, clusterParam, isClusterName, pageAfter, pageOf, readBody, readQuery } from '../request.ts';
@@ -151,6 +152,7 @@ function viewOfCluster(row: ClusterRow) {
     ...(row.reason !== null && { reason: row.reason }),
     spec: row.spec,
     namespace: row.namespace,
+    outputs: outputsOf({ tenant: row.tenant, cluster: row.cluster }, row.spec),
     createdBy: row.created_by,
     createdAt: row.created_at.toISOString(),
     updatedAt: row.updated_at.toISOString(),

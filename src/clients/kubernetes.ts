@@ -1,7 +1,17 @@
 /** Kubernetes, as far as a cluster's namespace needs it. */
 import { readFileSync } from 'node:fs';
-import { ApiException, AppsV1Api, CoreV1Api, KubeConfig, VersionApi } from '@kubernetes/client-node';
+import {
+  ApiException,
+  ApisApi,
+  AppsV1Api,
+  CoreV1Api,
+  KubeConfig,
+  KubernetesObjectApi,
+  PatchStrategy,
+  VersionApi,
+} from '@kubernetes/client-node';
 import { FleetError, messageOf } from '../domain/errors.ts';
+import type { AppliedObject } from '../domain/kubernetes-objects.ts';
 
 export interface PodInfo {
   readonly name: string;
@@ -21,6 +31,8 @@ export class Kubernetes {
   readonly #core: CoreV1Api;
   readonly #apps: AppsV1Api;
   readonly #version: VersionApi;
+  readonly #objects: KubernetesObjectApi;
+  readonly #groups: ApisApi;
 
   /** Uses `KUBECONFIG`, the user's file or the pod's service account, in kubectl's order. */
   constructor(kubeconfig?: string) {
@@ -30,6 +42,8 @@ export class Kubernetes {
     this.#core = config.makeApiClient(CoreV1Api);
     this.#apps = config.makeApiClient(AppsV1Api);
     this.#version = config.makeApiClient(VersionApi);
+    this.#objects = KubernetesObjectApi.makeApiClient(config);
+    this.#groups = config.makeApiClient(ApisApi);
   }
 
   async serverVersion(): Promise<string> {
@@ -82,6 +96,20 @@ export class Kubernetes {
     );
   }
 
+  /** Server-side apply with our own field manager: made or brought up to date, and fields of others are left alone. */
+  async apply(object: AppliedObject): Promise<void> {
+    const { kind, metadata } = object;
+    await call(`apply ${kind} ${metadata.namespace}/${metadata.name}`, () =>
+      this.#objects.patch(object, undefined, undefined, FIELD_MANAGER, true, PatchStrategy.ServerSideApply),
+    );
+  }
+
+  /** Whether the API server knows an API group, such as that of an operator. */
+  async hasApiGroup(name: string): Promise<boolean> {
+    const { groups } = await call('list the API groups', () => this.#groups.getAPIVersions());
+    return groups.some((group) => group.name === name);
+  }
+
   async pods(namespace: string, labelSelector?: string): Promise<PodInfo[]> {
     const { items } = await call(`list pods in ${namespace}`, () =>
       this.#core.listNamespacedPod({ namespace, ...(labelSelector !== undefined && { labelSelector }) }),
@@ -125,6 +153,8 @@ export class Kubernetes {
     );
   }
 }
+
+const FIELD_MANAGER = 'qdrant-fleet';
 
 async function orMissing<T>(what: string, send: () => Promise<T>): Promise<T | undefined> {
   try {

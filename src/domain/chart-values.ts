@@ -1,5 +1,6 @@
 /** Values for Qdrant's Helm chart, by the official chart's keys (qdrant-helm 1.18 and 1.19). */
 import type { ClusterSpec } from './cluster.ts';
+import { POD_LABELS } from './kubernetes-objects.ts';
 import { API_KEY_SECRET, LABELS, MANAGED_BY, type ClusterRef } from './naming.ts';
 
 /**
@@ -9,7 +10,8 @@ import { API_KEY_SECRET, LABELS, MANAGED_BY, type ClusterRef } from './naming.ts
  */
 export function chartValues(ref: ClusterRef, spec: ClusterSpec): Record<string, unknown> {
   const { cpu, memory } = spec.resources ?? {};
-  const requests = { ...(cpu !== undefined && { cpu }), ...(memory !== undefined && { memory }) };
+  const requests = { cpu: cpu ?? DEFAULT_REQUESTS.cpu, memory: memory ?? DEFAULT_REQUESTS.memory };
+  const { nodeSelector, tolerations } = spec.placement ?? {};
   return {
     replicaCount: spec.nodes,
     image: { useUnprivilegedImage: true, ...(spec.version !== undefined && { tag: spec.version }) },
@@ -26,8 +28,46 @@ export function chartValues(ref: ClusterRef, spec: ClusterSpec): Record<string, 
     podDisruptionBudget: { enabled: spec.nodes > 1, maxUnavailable: 1 },
     podLabels: { [LABELS.tenant]: ref.tenant, [LABELS.cluster]: ref.cluster },
     additionalLabels: { 'qdrant-fleet/managed-by': MANAGED_BY },
-    ...(Object.keys(requests).length > 0 && {
-      resources: { requests, ...(memory !== undefined && { limits: { memory } }) },
-    }),
+    // Without requests the scheduler takes a pod for weightless and fills one node with all of them.
+    resources: { requests, ...(memory !== undefined && { limits: { memory } }) },
+    podSecurityContext: {
+      fsGroup: 3000,
+      fsGroupChangePolicy: 'OnRootMismatch',
+      runAsNonRoot: true,
+      seccompProfile: { type: 'RuntimeDefault' },
+    },
+    // What the Pod Security Standard "restricted" asks for beyond the chart's own settings.
+    containerSecurityContext: {
+      runAsNonRoot: true,
+      runAsUser: 1000,
+      runAsGroup: 2000,
+      allowPrivilegeEscalation: false,
+      privileged: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ['ALL'] },
+      seccompProfile: { type: 'RuntimeDefault' },
+    },
+    affinity: {
+      podAntiAffinity: {
+        preferredDuringSchedulingIgnoredDuringExecution: [
+          { weight: 100, podAffinityTerm: { labelSelector: PODS, topologyKey: 'kubernetes.io/hostname' } },
+        ],
+      },
+    },
+    topologySpreadConstraints: [
+      {
+        maxSkew: 1,
+        topologyKey: 'topology.kubernetes.io/zone',
+        whenUnsatisfiable: 'ScheduleAnyway',
+        labelSelector: PODS,
+      },
+    ],
+    ...(nodeSelector !== undefined && { nodeSelector }),
+    ...(tolerations !== undefined && { tolerations }),
   };
 }
+
+/** What a node asks for where the request says nothing: enough to start, little enough for a small machine. */
+const DEFAULT_REQUESTS = { cpu: '250m', memory: '512Mi' } as const;
+
+const PODS = { matchLabels: POD_LABELS } as const;

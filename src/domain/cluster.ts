@@ -38,6 +38,29 @@ export interface CollectionRequest {
   readonly shardNumber?: number;
 }
 
+/** A Kubernetes toleration, as in a pod's spec. */
+export interface Toleration {
+  readonly key?: string;
+  readonly operator?: 'Exists' | 'Equal';
+  readonly value?: string;
+  readonly effect?: 'NoSchedule' | 'PreferNoSchedule' | 'NoExecute';
+}
+
+/** On which nodes the pods may run. */
+export interface Placement {
+  readonly nodeSelector?: Readonly<Record<string, string>>;
+  readonly tolerations?: readonly Toleration[];
+}
+
+/** Who may reach ports 6333 and 6334, besides the fleet's own workers. */
+export interface NetworkAccess {
+  readonly allowNamespaces?: readonly string[];
+  /** Such as `10.20.0.0/16`. */
+  readonly allowCidrs?: readonly string[];
+  /** A second Service, of type LoadBalancer, inside the network of the provider. */
+  readonly internalLoadBalancer?: boolean;
+}
+
 /** A cluster as a user asks for it; everything has a default. */
 export interface ClusterRequest {
   readonly provider?: ProviderName;
@@ -50,6 +73,8 @@ export interface ClusterRequest {
   /** Copies of each shard in the collections that we create; default 2, at most the number of nodes. */
   readonly replicationFactor?: number;
   readonly resources?: { readonly cpu?: string; readonly memory?: string };
+  readonly placement?: Placement;
+  readonly network?: NetworkAccess;
   /** Collections to create. Omitted: every preset of the configuration. Empty: none. */
   readonly collections?: readonly CollectionRequest[];
 }
@@ -62,6 +87,8 @@ export interface ClusterSpec {
   readonly storage: string;
   readonly replicationFactor: number;
   readonly resources?: { readonly cpu?: string; readonly memory?: string };
+  readonly placement?: Placement;
+  readonly network?: NetworkAccess;
   readonly collections: readonly CollectionSpec[];
 }
 
@@ -112,6 +139,8 @@ export function resolveSpec(request: ClusterRequest, presets: CollectionPresets)
     storage: request.storage ?? '10Gi',
     replicationFactor,
     ...(request.resources !== undefined && { resources: request.resources }),
+    ...(request.placement !== undefined && { placement: request.placement }),
+    ...(request.network !== undefined && { network: request.network }),
     collections: requested.map((item, index) => resolveCollection(item, index, presets, nodes, replicationFactor)),
   };
 }

@@ -3,7 +3,15 @@
  * names every bad field at once. Hand-written and free of libraries: a schema library would add a megabyte to the
  * workflow bundle.
  */
-import { DISTANCES, PROVIDERS, type ClusterRequest, type CollectionRequest, type ProviderName } from './cluster.ts';
+import {
+  DISTANCES,
+  PROVIDERS,
+  type ClusterRequest,
+  type CollectionRequest,
+  type NetworkAccess,
+  type Placement,
+  type ProviderName,
+} from './cluster.ts';
 import { FleetError, type FieldError } from './errors.ts';
 import { isBackupId, MAX_CLUSTER_LENGTH, MAX_TENANT_LENGTH, nameProblem, type ClusterRef } from './naming.ts';
 import { RESTORE_VIA, type RestoreVia } from './restore-via.ts';
@@ -103,6 +111,7 @@ export function parseRetentionInput(input: unknown): RetentionInput {
 const MAX_NODES = 64;
 const QUANTITY = /^[1-9]\d{0,8}(?:Ki|Mi|Gi|Ti|K|M|G|T)?$/;
 const CPU = /^(?:[1-9]\d{0,5}m?|0?\.\d{1,3})$/;
+const DNS_LABEL = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 const IMAGE_TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
 
 /** Why `name` is no legal Qdrant collection name (lib/common/common/src/validation.rs of Qdrant 1.18), if it is none. */
@@ -133,8 +142,44 @@ function clusterRequest(r: Reader): ClusterRequest {
       ...inner.text('cpu', (t) => (CPU.test(t) ? undefined : 'must be a CPU quantity such as "500m" or "2"')),
       ...inner.text('memory', (t) => (QUANTITY.test(t) ? undefined : 'must be a quantity such as "4Gi"')),
     })),
+    ...r.object('placement', placement),
+    ...r.object('network', networkAccess),
     ...r.list('collections', collectionRequest),
   };
+}
+
+function placement(r: Reader): Placement {
+  return {
+    ...r.stringMap('nodeSelector'),
+    ...r.list('tolerations', (inner) => ({
+      ...inner.text('key'),
+      ...inner.oneOf('operator', ['Exists', 'Equal'] as const),
+      ...inner.text('value'),
+      ...inner.oneOf('effect', ['NoSchedule', 'PreferNoSchedule', 'NoExecute'] as const),
+    })),
+  };
+}
+
+function networkAccess(r: Reader): NetworkAccess {
+  return {
+    ...r.strings('allowNamespaces', {
+      min: 1,
+      check: (t) => (DNS_LABEL.test(t) ? undefined : 'must be the name of a Kubernetes namespace'),
+    }),
+    ...r.strings('allowCidrs', { min: 1, check: cidrProblem }),
+    ...r.boolean('internalLoadBalancer'),
+  };
+}
+
+/** Why `text` is no IPv4 or IPv6 network in CIDR form. */
+export function cidrProblem(text: string): string | undefined {
+  const [address = '', bits = '', ...rest] = text.split('/');
+  const octets = address.split('.');
+  const v4 = octets.length === 4 && octets.every((part) => /^\d{1,3}$/.test(part) && Number(part) <= 255);
+  const v6 = /^[0-9a-fA-F:]+$/.test(address) && address.split(':').length > 2;
+  const most = v4 ? 32 : 128;
+  if ((v4 || v6) && /^\d{1,3}$/.test(bits) && Number(bits) <= most && rest.length === 0) return undefined;
+  return 'must be a network such as "10.20.0.0/16"';
 }
 
 function collectionRequest(r: Reader): CollectionRequest {
@@ -262,13 +307,27 @@ class Reader {
     });
   }
 
-  strings<K extends string>(field: K, { min }: { min: number }): Optional<K, string[]> {
+  strings<K extends string>(field: K, { min, check }: { min: number; check?: Check }): Optional<K, string[]> {
     return this.#optional(field, (value) => {
       if (!Array.isArray(value) || value.some((item) => typeof item !== 'string')) {
         return this.bad(field, 'must be a list of strings');
       }
+      for (const [index, item] of value.entries()) {
+        const problem = check?.(item as string);
+        if (problem !== undefined) this.bad(`${field}[${index}]`, problem);
+      }
       if (value.length < min) return this.bad(field, `must name at least ${min}; leave the field out for all`);
       return value as string[];
+    });
+  }
+
+  stringMap<K extends string>(field: K): Optional<K, Record<string, string>> {
+    return this.#optional(field, (value) => {
+      const entries = typeof value === 'object' && value !== null ? Object.entries(value) : [];
+      if (typeof value !== 'object' || Array.isArray(value) || entries.some(([, item]) => typeof item !== 'string')) {
+        return this.bad(field, 'must be an object of strings, such as {"disk": "nvme"}');
+      }
+      return Object.fromEntries(entries) as Record<string, string>;
     });
   }
 

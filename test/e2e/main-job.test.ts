@@ -1,6 +1,7 @@
 /** The main job on real parts: provision, fill, back up, delete, restore elsewhere, compare; by workflows alone. */
 import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { CoreV1Api, NetworkingV1Api } from '@kubernetes/client-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { backupKeys } from '../../src/domain/naming.ts';
 import type { BackupManifest, CommitRecord } from '../../src/domain/backup.ts';
@@ -43,6 +44,23 @@ describe('the main job', () => {
     });
     expect(await fleet.catalog.cluster({ tenant: fleet.tenant, cluster: 'docs' })).toMatchObject({ phase: 'HEALTHY' });
     apiKey = cluster.apiKey;
+  });
+
+  test('what surrounds the pods is in place, and the API server itself holds every pod to it', async () => {
+    const namespace = `fleet-${fleet.tenant}--docs`;
+    const core = fleet.kubernetes(CoreV1Api);
+    const account = await core.readNamespacedServiceAccount({ namespace, name: 'qdrant' });
+    // Made before the chart and taken over by Helm.
+    expect(account).toMatchObject({ automountServiceAccountToken: false });
+    expect(account.metadata?.annotations).toMatchObject({ 'meta.helm.sh/release-name': 'qdrant' });
+    const policy = await fleet.kubernetes(NetworkingV1Api).readNamespacedNetworkPolicy({ namespace, name: 'qdrant' });
+    expect(policy.spec?.policyTypes).toEqual(['Ingress', 'Egress']);
+    const { items } = await core.listNamespacedPod({ namespace });
+    expect(items.every(({ spec }) => spec?.serviceAccountName === 'qdrant')).toBe(true);
+    const spec = { containers: [{ name: 'c', image: 'busybox' }] };
+    await expect(
+      core.createNamespacedPod({ namespace, body: { metadata: { name: 'intruder' }, spec } }),
+    ).rejects.toThrow(/violates PodSecurity/);
   });
 
   test('backs up every shard once, and leaves nothing on the nodes', async () => {

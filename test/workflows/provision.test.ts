@@ -23,6 +23,7 @@ const STEPS = [
   'reserveCluster',
   'ensureNamespace',
   'ensureApiKey',
+  'applySurroundings',
   'installRelease',
   'awaitPeers',
   'ensureCollection',
@@ -66,11 +67,14 @@ function succeedingAs(name: ActivityName): unknown {
 describe.concurrent('ProvisionCluster', () => {
   test('takes the lease first, then every step once, and undoes nothing', async () => {
     const run = await workflows.run('ProvisionCluster', { ...REF, nodes: 2 });
-    expect(run.ended).toEqual({ status: 'COMPLETED', result: { ...REF, qdrantVersion: '1.18.3' } });
+    expect(run.ended).toMatchObject({
+      status: 'COMPLETED',
+      result: { ...REF, qdrantVersion: '1.18.3', namespace: 'fleet-acme--docs', serviceName: 'qdrant' },
+    });
     expect(run.calls.slice(0, 2).map(({ name }) => name)).toEqual(['registerOperation', 'takeLease']);
     expect(run.of('takeLease')[0]?.input).toMatchObject({ mode: 'exclusive' });
     expect(run.names).toEqual(STEPS);
-    expect(run.ends).toEqual([{ state: 'done', result: { ...REF, qdrantVersion: '1.18.3' } }]);
+    expect(run.ends).toMatchObject([{ state: 'done', result: { ...REF, qdrantVersion: '1.18.3' } }]);
     expect(await run.progress()).toMatchObject({ kind: 'provision', phase: 'done', percent: 100 });
     const attributes = await run.attributes();
     expect([FLEET_TENANT, FLEET_CLUSTER, FLEET_OPERATION, FLEET_PHASE].map((key) => attributes.get(key))).toEqual([
@@ -235,9 +239,9 @@ describe.concurrent('ProvisionCluster', () => {
     });
     await run.saw('ensureCollection', 2);
     const progress = await run.progress();
-    expect(progress).toMatchObject({ phase: 'Create the collections', percent: Math.floor((100 * 6.5) / 8) });
-    expect(progress.steps.map(({ phase }) => phase)).toEqual([...Array(6).fill('done'), 'running', 'pending']);
-    expect(progress.steps[6]).toMatchObject({ message: '1 of 2 collections' });
+    expect(progress).toMatchObject({ phase: 'Create the collections', percent: Math.floor((100 * 7.5) / 9) });
+    expect(progress.steps.map(({ phase }) => phase)).toEqual([...Array(7).fill('done'), 'running', 'pending']);
+    expect(progress.steps[7]).toMatchObject({ message: '1 of 2 collections' });
     expect((await run.attributes()).get(FLEET_PHASE)).toBe('Create the collections');
     second.resolve();
     expect(await run.outcome()).toMatchObject({ status: 'COMPLETED' });

@@ -274,6 +274,7 @@ function fakeActivities(transferQueue: string): Fakes {
     indexBackup: nothing,
     ensureNamespace: nothing,
     ensureApiKey: nothing,
+    applySurroundings: () => ({ objects: 2, access: 'ports open to workers' }),
     deleteVolumeClaims: nothing,
     removeNamespace: nothing,
     installRelease: () => ({ revision: 1 }),

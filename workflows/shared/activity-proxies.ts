@@ -100,6 +100,7 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   indexBackup: 'Bring the index of backups up to date',
   ensureNamespace: 'Namespace',
   ensureApiKey: 'API key in a Secret, generated once',
+  applySurroundings: 'Network policy, service account, load balancer',
   deleteVolumeClaims: 'Remove the volume claims',
   removeNamespace: 'Remove the namespace',
   installRelease: 'Apply the Helm chart',

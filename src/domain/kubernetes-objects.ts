@@ -1,0 +1,212 @@
+/**
+ * What a cluster gets in its namespace beside the chart, by server-side apply. The chart has no fields for these, or
+ * leaves them off: Pod Security, default-deny network policy, a service account without a token, an internal load
+ * balancer, and metrics behind the API key.
+ */
+import type { ClusterSpec } from './cluster.ts';
+import { API_KEY_SECRET, LABELS, MANAGED_BY, namespaceOf, RELEASE_NAME, type ClusterRef } from './naming.ts';
+
+/** What this installation knows about itself. */
+export interface Surroundings {
+  /** Namespace that the workers run in, when they run in the same Kubernetes cluster. */
+  readonly workerNamespace?: string;
+  /** Addresses of workers elsewhere. */
+  readonly workerCidrs: readonly string[];
+  /** Port of the backup store as the nodes see it; they pull shards from it. */
+  readonly storePort: number;
+  /** Whether the cluster knows the Prometheus operator's ServiceMonitor. */
+  readonly serviceMonitors: boolean;
+}
+
+/** An object to apply: what the API server needs to know it by, and the rest. */
+export interface AppliedObject {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly metadata: {
+    readonly name: string;
+    readonly namespace: string;
+    readonly labels: Readonly<Record<string, string>>;
+    readonly annotations?: Readonly<Record<string, string>>;
+  };
+  readonly [rest: string]: unknown;
+}
+
+const PORTS = { http: 6333, grpc: 6334, p2p: 6335 } as const;
+
+/** Enforced by the API server itself (Kubernetes Pod Security Standards, level restricted). */
+export const POD_SECURITY_LABELS = {
+  'pod-security.kubernetes.io/enforce': 'restricted',
+  'pod-security.kubernetes.io/warn': 'restricted',
+} as const;
+
+/** The pods that the chart makes. */
+export const POD_LABELS = {
+  'app.kubernetes.io/name': 'qdrant',
+  'app.kubernetes.io/instance': RELEASE_NAME,
+} as const;
+
+const LOAD_BALANCER = `${RELEASE_NAME}-internal`;
+
+/** All objects of a cluster, in the order in which to apply them. */
+export function surroundingObjects(ref: ClusterRef, spec: ClusterSpec, around: Surroundings): AppliedObject[] {
+  return [
+    serviceAccount(ref),
+    networkPolicy(ref, spec, around),
+    ...(spec.network?.internalLoadBalancer === true ? [internalLoadBalancer(ref)] : []),
+    ...(around.serviceMonitors ? [serviceMonitor(ref)] : []),
+  ];
+}
+
+/** Who may reach the API besides the peers themselves, in words. */
+export function accessInWords({ network }: ClusterSpec, { workerNamespace, workerCidrs }: Surroundings): string {
+  if (workerNamespace === undefined && workerCidrs.length === 0) {
+    return 'ports 6333 and 6334 open to all: neither FLEET_WORKER_NAMESPACE nor FLEET_WORKER_CIDRS is set';
+  }
+  const namespaces = [...(workerNamespace === undefined ? [] : [workerNamespace]), ...(network?.allowNamespaces ?? [])];
+  return `ports 6333 and 6334 open to ${[...namespaces, ...workerCidrs, ...(network?.allowCidrs ?? [])].join(', ')}`;
+}
+
+/**
+ * The chart's own service account, made first and marked so that Helm takes it over; the chart has no field for
+ * `automountServiceAccountToken`. Qdrant never speaks to Kubernetes.
+ */
+function serviceAccount(ref: ClusterRef): AppliedObject {
+  return {
+    apiVersion: 'v1',
+    kind: 'ServiceAccount',
+    metadata: {
+      ...metadata(ref, RELEASE_NAME),
+      labels: { ...labels(ref), 'app.kubernetes.io/managed-by': 'Helm' },
+      annotations: {
+        'meta.helm.sh/release-name': RELEASE_NAME,
+        'meta.helm.sh/release-namespace': namespaceOf(ref),
+      },
+    },
+    automountServiceAccountToken: false,
+  };
+}
+
+/**
+ * Default deny in both directions. In: the API ports from named sources, the peer port among peers. Out: DNS, peers, and
+ * the store that shards are pulled from.
+ */
+function networkPolicy(ref: ClusterRef, { network }: ClusterSpec, around: Surroundings): AppliedObject {
+  const { workerNamespace, workerCidrs, storePort } = around;
+  const workersAreKnown = workerNamespace !== undefined || workerCidrs.length > 0;
+  const sources = [
+    { podSelector: { matchLabels: POD_LABELS } },
+    ...[...(workerNamespace === undefined ? [] : [workerNamespace]), ...(network?.allowNamespaces ?? [])].map(
+      (name) => ({ namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': name } } }),
+    ),
+    ...[...workerCidrs, ...(network?.allowCidrs ?? [])].map((cidr) => ({ ipBlock: { cidr } })),
+  ];
+  const peers = [{ podSelector: { matchLabels: POD_LABELS } }];
+  return {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'NetworkPolicy',
+    metadata: metadata(ref, RELEASE_NAME),
+    spec: {
+      podSelector: {},
+      policyTypes: ['Ingress', 'Egress'],
+      ingress: [
+        // A policy that locks the workers out would stop the very operation that applies it.
+        { ports: ports('TCP', PORTS.http, PORTS.grpc), ...(workersAreKnown && { from: sources }) },
+        { ports: ports('TCP', PORTS.p2p), from: peers },
+      ],
+      egress: [
+        { ports: [...ports('UDP', 53), ...ports('TCP', 53)] },
+        { ports: ports('TCP', PORTS.p2p), to: peers },
+        { ports: ports('TCP', storePort) },
+      ],
+    },
+  };
+}
+
+function internalLoadBalancer(ref: ClusterRef): AppliedObject {
+  return {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: {
+      ...metadata(ref, LOAD_BALANCER),
+      annotations: {
+        // AWS Load Balancer Controller, then the providers' in-tree names; each reads only its own.
+        'service.beta.kubernetes.io/aws-load-balancer-type': 'external',
+        'service.beta.kubernetes.io/aws-load-balancer-nlb-target-type': 'ip',
+        'service.beta.kubernetes.io/aws-load-balancer-scheme': 'internal',
+        'service.beta.kubernetes.io/aws-load-balancer-internal': 'true',
+        'networking.gke.io/load-balancer-type': 'Internal',
+        'service.beta.kubernetes.io/azure-load-balancer-internal': 'true',
+      },
+    },
+    spec: {
+      type: 'LoadBalancer',
+      selector: POD_LABELS,
+      ports: [
+        { name: 'http', port: PORTS.http, targetPort: PORTS.http, protocol: 'TCP' },
+        { name: 'grpc', port: PORTS.grpc, targetPort: PORTS.grpc, protocol: 'TCP' },
+      ],
+    },
+  };
+}
+
+/** Each pod is scraped by itself, since `/metrics` speaks for one peer, and with the key, which it asks for. */
+function serviceMonitor(ref: ClusterRef): AppliedObject {
+  return {
+    apiVersion: 'monitoring.coreos.com/v1',
+    kind: 'ServiceMonitor',
+    metadata: metadata(ref, RELEASE_NAME),
+    spec: {
+      selector: { matchLabels: { ...POD_LABELS, 'app.kubernetes.io/component': 'cluster-discovery' } },
+      endpoints: [
+        {
+          port: 'http',
+          path: '/metrics',
+          interval: '30s',
+          authorization: { credentials: { name: API_KEY_SECRET.name, key: API_KEY_SECRET.key } },
+        },
+      ],
+    },
+  };
+}
+
+/** What the users of a cluster need to reach it. Holds no secret. */
+export interface ClusterOutputs {
+  readonly namespace: string;
+  readonly serviceName: string;
+  readonly serviceFqdn: string;
+  readonly httpUrl: string;
+  readonly grpcUrl: string;
+  readonly httpPort: number;
+  readonly grpcPort: number;
+  readonly apiKeySecret: { readonly name: string; readonly key: string };
+  /** Service of type LoadBalancer, where one was asked for. */
+  readonly internalLoadBalancer?: string;
+}
+
+export function outputsOf(ref: ClusterRef, { network }: Pick<ClusterSpec, 'network'>): ClusterOutputs {
+  const namespace = namespaceOf(ref);
+  const serviceFqdn = `${RELEASE_NAME}.${namespace}.svc.cluster.local`;
+  return {
+    namespace,
+    serviceName: RELEASE_NAME,
+    serviceFqdn,
+    httpUrl: `http://${serviceFqdn}:${PORTS.http}`,
+    grpcUrl: `http://${serviceFqdn}:${PORTS.grpc}`,
+    httpPort: PORTS.http,
+    grpcPort: PORTS.grpc,
+    apiKeySecret: { name: API_KEY_SECRET.name, key: API_KEY_SECRET.key },
+    ...(network?.internalLoadBalancer === true && { internalLoadBalancer: LOAD_BALANCER }),
+  };
+}
+
+function metadata(ref: ClusterRef, name: string): AppliedObject['metadata'] {
+  return { name, namespace: namespaceOf(ref), labels: labels(ref) };
+}
+
+function labels({ tenant, cluster }: ClusterRef): Record<string, string> {
+  return { [LABELS.managedBy]: MANAGED_BY, [LABELS.tenant]: tenant, [LABELS.cluster]: cluster };
+}
+
+function ports(protocol: 'TCP' | 'UDP', ...numbers: number[]): { protocol: string; port: number }[] {
+  return numbers.map((port) => ({ protocol, port }));
+}
