@@ -1,12 +1,13 @@
 /** Bundle the workflows ahead of time: `node src/bundle-workflows.ts [file]`, default `dist/workflows.js`. */
 import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { bundleWorkflowCode, DefaultLogger } from '@temporalio/worker';
+import { BUNDLER_OPTIONS, WORKFLOWS } from './workflow-bundle.ts';
 
 const file = resolve(process.argv[2] ?? 'dist/workflows.js');
 const { code } = await bundleWorkflowCode({
-  workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)),
+  ...BUNDLER_OPTIONS,
+  workflowsPath: WORKFLOWS,
   logger: new DefaultLogger('WARN'),
 });
 await mkdir(dirname(file), { recursive: true });

@@ -1,5 +1,4 @@
 /** The worker: workflows and control activities on one queue, byte streams on another. */
-import { fileURLToPath } from 'node:url';
 import { createServer } from 'node:http';
 import { Client, WorkflowNotFoundError } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
@@ -21,6 +20,7 @@ import { Kubernetes } from './clients/kubernetes.ts';
 import { BackupStore } from './clients/s3.ts';
 import { loadConfig, type Config } from './config.ts';
 import { messageOf } from './domain/errors.ts';
+import { BUNDLER_OPTIONS, WORKFLOWS } from './workflow-bundle.ts';
 
 /** Milliseconds that running activities get after SIGTERM before they are cancelled and taken up elsewhere. */
 const GRACE = 10_000;
@@ -85,11 +85,11 @@ async function connectTemporal(options: NativeConnectionOptions): Promise<Native
 }
 
 /** The bundle that the image was built with, or the sources. */
-function workflowSource(config: Config): Pick<WorkerOptions, 'workflowBundle' | 'workflowsPath'> {
+function workflowSource(config: Config): Pick<WorkerOptions, 'workflowBundle' | 'workflowsPath' | 'bundlerOptions'> {
   if (config.FLEET_WORKFLOW_BUNDLE !== undefined) {
     return { workflowBundle: { codePath: config.FLEET_WORKFLOW_BUNDLE } };
   }
-  return { workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)) };
+  return { workflowsPath: WORKFLOWS, bundlerOptions: BUNDLER_OPTIONS };
 }
 
 function createStore(config: Config): BackupStore {

@@ -3,7 +3,6 @@ import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { Context } from '@temporalio/activity';
 import { Client, Connection, WorkflowFailedError, type WorkflowHandle } from '@temporalio/client';
 import { ApplicationFailure, CancelledFailure, type TypedSearchAttributes } from '@temporalio/common';
@@ -15,6 +14,7 @@ import { resolveSpec, type ClusterRequest } from '../../src/domain/cluster.ts';
 import { FleetError, type ErrorCode } from '../../src/domain/errors.ts';
 import type { Progress } from '../../src/domain/operation.ts';
 import type { ShardTask } from '../../src/domain/topology.ts';
+import { BUNDLER_OPTIONS, WORKFLOWS } from '../../src/workflow-bundle.ts';
 
 export type ActivityName = keyof Activities;
 type Input<K extends ActivityName> = Parameters<Activities[K]>[0];
@@ -377,7 +377,8 @@ export async function bundle(): Promise<string> {
   const file = join(dirname(inject('localEnv')['KUBECONFIG'] ?? ''), 'workflows-under-test.js');
   if (existsSync(file)) return readFile(file, 'utf8');
   const { code } = await bundleWorkflowCode({
-    workflowsPath: fileURLToPath(new URL('../../workflows/index.ts', import.meta.url)),
+    ...BUNDLER_OPTIONS,
+    workflowsPath: WORKFLOWS,
     logger: new DefaultLogger('WARN'),
   });
   await writeFile(`${file}.${process.pid}`, code);
