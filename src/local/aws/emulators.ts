@@ -19,6 +19,8 @@ interface Options {
   readonly which?: readonly EmulatorName[];
   /** Ports to listen on; default free ones. */
   readonly ports?: Partial<Record<EmulatorName, number>>;
+  /** Whether moto knows AWS' own policies (AmazonEKSClusterPolicy and so on); default true. A reset is quicker without. */
+  readonly managedPolicies?: boolean;
   readonly log?: (line: string) => void;
   readonly signal?: AbortSignal;
 }
@@ -34,8 +36,7 @@ export interface AwsEmulators {
 
 /**
  * Starts moto and ministack on loopback, in about a second once their Python environment is installed. They forget
- * everything when they stop. Any credentials are accepted; the account is 123456789012 in moto and 000000000000 in
- * ministack, or the access key id where that consists of twelve digits.
+ * everything when they stop. Any credentials are accepted; the account is 123456789012 in both.
  */
 export async function startAwsEmulators(options: Options = {}): Promise<AwsEmulators> {
   const python = await findEmulators(options);
@@ -48,7 +49,9 @@ export async function startAwsEmulators(options: Options = {}): Promise<AwsEmula
   try {
     const ports = { ...(await freePorts()), ...options.ports };
     const which = options.which ?? EMULATORS;
-    const parts = await supervisor.startAll(which.map((name) => emulatorPart(name, { python, dataDir, ports })));
+    const parts = await supervisor.startAll(
+      which.map((name) => emulatorPart(name, { ...options, python, dataDir, ports })),
+    );
     const urls = Object.fromEntries(which.map((name) => [name, urlOf(ports[name])]));
     const reset = async (name?: EmulatorName) => {
       const chosen = name === undefined ? which : [name];
@@ -67,14 +70,20 @@ export async function findEmulators(options: Pick<Options, 'log' | 'signal'> = {
   return python;
 }
 
+interface PartOptions {
+  readonly python: string;
+  readonly dataDir: string;
+  readonly ports: Readonly<Record<EmulatorName, number>>;
+  readonly managedPolicies?: boolean;
+}
+
 /** One emulator as a part of a stack. */
-function emulatorPart(
-  name: EmulatorName,
-  options: { python: string; dataDir: string; ports: Record<EmulatorName, number> },
-): Part {
-  const { python, dataDir } = options;
+function emulatorPart(name: EmulatorName, options: PartOptions): Part {
+  const { python, dataDir, managedPolicies = true } = options;
   const port = options.ports[name];
-  return name === 'moto' ? motoPart({ python, dataDir, port }) : ministackPart({ python, dataDir, port });
+  return name === 'moto'
+    ? motoPart({ python, dataDir, port, managedPolicies })
+    : ministackPart({ python, dataDir, port });
 }
 
 async function resetEmulator(name: EmulatorName, url: string): Promise<void> {

@@ -14,6 +14,8 @@ export function ministackPart(options: { python: string; dataDir: string; port: 
       BIND_HOST: '127.0.0.1',
       GATEWAY_PORT: String(options.port),
       MINISTACK_HOST: '127.0.0.1',
+      // As moto's, so that an ARN of one is of the same account in the other.
+      MINISTACK_ACCOUNT_ID: '123456789012',
       // An MQTT port that nobody here uses.
       IOT_MTLS_ENABLED: '0',
       SFTP_ENABLED: '0',
