@@ -16,6 +16,7 @@ import { claim, removeData, sha256 } from './backup-records.ts';
 import { signal, workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { reachablePeers, type Peer } from './peers.ts';
+import { removeLeft } from './snapshots-left.ts';
 
 /** What a backup is going to copy. */
 export interface BackupPlan {
@@ -26,6 +27,8 @@ export interface BackupPlan {
   readonly startedAt: string;
   /** Shards up to this size are opened by Qdrant's engine before the commit; 0 where no engine is configured. */
   readonly engineMaxBytes?: number;
+  /** Snapshots of earlier backups that were removed from the nodes first. */
+  readonly removed?: number;
 }
 
 /** A copied shard, as the commit needs it. */
@@ -70,6 +73,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       await store.check(signal());
       const peers = await reachablePeers(deps, input, signal());
       const [{ client }] = peers;
+      const { removed } = await removeLeft(deps, input);
       const names = await wantedCollections(client, input.collections);
       const versions = new Set(await Promise.all(peers.map((peer) => peer.client.version())));
       const [qdrantVersion = ''] = versions;
@@ -107,7 +111,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       await store.putJson(planKey(location, runId), JSON.stringify(plan));
       const transferQueue = `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`;
       const engineMaxBytes = config.FLEET_ENGINE_PYTHON === undefined ? 0 : config.FLEET_ENGINE_MAX_BYTES;
-      return { location, attempt: runId, transferQueue, tasks, startedAt, engineMaxBytes };
+      return { location, attempt: runId, transferQueue, tasks, startedAt, engineMaxBytes, removed };
     },
 
     /**

@@ -38,12 +38,13 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
     },
 
     /**
-     * Take the cluster's operation lease: one exclusive holder, or any number of shared ones. A lease whose workflow
-     * is closed is taken over. Repeating is harmless.
+     * Take the cluster's operation lease: one exclusive holder, or any number of shared ones, of which one at a time
+     * is `copying`. A lease whose workflow is closed is taken over. Repeating is harmless.
      *
-     * @throws FleetError `ClusterBusy` with the holder's id
+     * @throws FleetError `ClusterBusy` with the holder's id; `ClusterNotReady` while another holder is copying
      */
-    async takeLease({ tenant, cluster, mode }: ClusterRef & { mode: LeaseMode }): Promise<void> {
+    async takeLease(input: ClusterRef & { mode: LeaseMode; copying?: boolean }): Promise<void> {
+      const { tenant, cluster, mode, copying = false } = input;
       const { workflowId, runId } = workflowRun();
       await catalog.run('take the lease', (db) =>
         db.transaction().execute(async (tx) => {
@@ -56,8 +57,15 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
             .where('holder', '!=', workflowId)
             .execute();
           for (const other of others) {
-            if (mode === 'shared' && other.mode === 'shared') continue;
+            const bothShared = mode === 'shared' && other.mode === 'shared';
+            if (bothShared && !(copying && other.copying)) continue;
             if (await temporal.isOpen(other.holder, other.holder_run)) {
+              if (bothShared) {
+                throw new FleetError(
+                  'ClusterNotReady',
+                  `Operation "${other.holder}" is copying ${tenant}/${cluster}; a node makes one snapshot at a time.`,
+                );
+              }
               throw new FleetError(
                 'ClusterBusy',
                 `${tenant}/${cluster} is held by operation "${other.holder}" since ${other.taken_at.toISOString()}. Wait for it, or cancel it.`,
@@ -72,9 +80,9 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
           }
           await tx
             .insertInto('leases')
-            .values({ tenant, cluster, mode, holder: workflowId, holder_run: runId })
+            .values({ tenant, cluster, mode, copying, holder: workflowId, holder_run: runId })
             .onConflict((conflict) =>
-              conflict.columns(['tenant', 'cluster', 'holder']).doUpdateSet({ mode, holder_run: runId }),
+              conflict.columns(['tenant', 'cluster', 'holder']).doUpdateSet({ mode, copying, holder_run: runId }),
             )
             .execute();
         }),
@@ -194,7 +202,10 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
       }
       const schedules = await temporal.deleteSchedules(tenant, cluster);
       await catalog.run('forget the cluster', (db) =>
-        db.deleteFrom('clusters').where('tenant', '=', tenant).where('cluster', '=', cluster).execute(),
+        db.transaction().execute(async (tx) => {
+          await tx.deleteFrom('clusters').where('tenant', '=', tenant).where('cluster', '=', cluster).execute();
+          await tx.deleteFrom('snapshots_left').where('tenant', '=', tenant).where('cluster', '=', cluster).execute();
+        }),
       );
       return { schedules };
     },

@@ -9,6 +9,7 @@ import { createRecoveryActivities } from './recovery.ts';
 import { createRestoreActivities } from './restore.ts';
 import { createRetentionActivities } from './retention.ts';
 import { createSnapshotTransferActivities } from './snapshot-transfer.ts';
+import { createSnapshotsLeftActivities } from './snapshots-left.ts';
 import { createVerificationActivities } from './verification.ts';
 
 export function createActivities(deps: ActivityDeps) {
@@ -22,6 +23,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createRestoreActivities(deps),
     ...createRetentionActivities(deps),
     ...createSnapshotTransferActivities(deps),
+    ...createSnapshotsLeftActivities(deps),
     ...createVerificationActivities(deps),
   };
 }

@@ -5,8 +5,8 @@ import { byPeer } from '../src/domain/topology.ts';
 import { SCHEDULED_START_TIME } from '../src/temporal-search-attributes.ts';
 import { BackupPeer } from './backup-peer.ts';
 import { RetentionSweep } from './retention-sweep.ts';
-import { control, persistent, preflight } from './shared/activity-proxies.ts';
-import { isFailure, reasonOf } from './shared/failures.ts';
+import { control, persistent, preflight, queued } from './shared/activity-proxies.ts';
+import { isFailure, leftoversOf, reasonOf, toWorkflowFailure } from './shared/failures.ts';
 import { checked } from './shared/input.ts';
 import { runOperation } from './shared/operation.ts';
 
@@ -31,7 +31,11 @@ export async function BackupCluster(
   const ref = { tenant, cluster };
   const steps = Object.values(STEPS).filter((step) => retention !== undefined || step !== STEPS.retention);
   return runOperation({ kind: 'backup', ref, steps }, async (operation) => {
-    await operation.step(STEPS.lease, () => control.takeLease({ ...ref, mode: 'shared' }));
+    await operation.step(STEPS.lease, () =>
+      control.takeLease.executeWithOptions(queued('Take the lease, wait until no other backup copies the cluster'), [
+        { ...ref, mode: 'shared', copying: true },
+      ]),
+    );
 
     const { spec, plan } = await operation.step(
       STEPS.plan,
@@ -44,7 +48,8 @@ export async function BackupCluster(
         });
         return { spec: cluster.spec, plan: found };
       },
-      ({ plan: { tasks, location } }) => `${tasks.length} shards into ${location.backup}`,
+      ({ plan: { tasks, location, removed = 0 } }) =>
+        `${tasks.length} shards into ${location.backup}${removed === 0 ? '' : `; ${removed} snapshots that an earlier backup left are removed`}`,
     );
     const { location, attempt, transferQueue, tasks, startedAt, engineMaxBytes = 0 } = plan;
     operation.saga.add(`unfinished backup ${location.backup}`, () => persistent.abandonBackup({ location, attempt }));
@@ -104,11 +109,12 @@ function nominalTime(): Date {
 
 /**
  * Wait for every lane to end, also when one fails: a failed backup is cleaned up, and nothing may still be writing
- * then.
+ * then. What any of them left behind is told with the first failure.
  */
 async function allOrFirstFailure<T>(lanes: readonly Promise<T>[]): Promise<T[]> {
   const outcomes = await Promise.allSettled(lanes);
-  const failed = outcomes.find((outcome) => outcome.status === 'rejected');
-  if (failed !== undefined) throw failed.reason;
+  const reasons = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
+  const leftovers = reasons.flatMap(leftoversOf);
+  if (reasons.length > 0) throw leftovers.length === 0 ? reasons[0] : toWorkflowFailure(reasons[0], leftovers);
   return outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
 }

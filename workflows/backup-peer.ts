@@ -2,6 +2,7 @@ import {
   CancellationScope,
   continueAsNew,
   isCancellation,
+  log,
   setCurrentDetails,
   workflowInfo,
 } from '@temporalio/workflow';
@@ -110,6 +111,16 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
     ]);
   }
 
+  /** The next backup of the cluster, or the next sweep, removes what we could not. */
+  async function note(): Promise<void> {
+    try {
+      await persistent.noteSnapshotsLeft({ ...ref, peer, tasks: [task], known });
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      log.error(`could not note a snapshot of ${what} that is left on peer ${peer}`, { ...reasonOf(error) });
+    }
+  }
+
   /**
    * Whatever was made for this shard goes, whether or not its name ever came back. Data in the bucket is the parent's.
    *
@@ -124,6 +135,7 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
       return [];
     } catch (error) {
       if (!isFailure(error)) throw error;
+      await note();
       return [`a snapshot of ${what} on peer ${peer} (${reasonOf(error).message})`];
     }
   }

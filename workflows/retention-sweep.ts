@@ -86,8 +86,10 @@ export async function RetentionSweep(input: unknown): Promise<{
           ]);
           if (state === 'ABORTED') collected.push(backup);
         }
+        return control.removeSnapshotsLeft(ref);
       },
-      () => `${collected.length} collected`,
+      ({ removed, left }) =>
+        `${collected.length} collected, ${removed} snapshots removed from nodes${left === 0 ? '' : `, ${left} shards still to clean`}`,
     );
     return { decisions, marked, purged, collected, dryRun };
   });

@@ -62,4 +62,24 @@ export const migrations: Record<string, Migration> = {
       await sql`create index backups_by_id on backups (tenant, backup)`.execute(db);
     },
   },
+  '2026-11-21-snapshots-left': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await sql`
+        create table snapshots_left (
+          tenant text not null,
+          cluster text not null,
+          peer text not null,
+          collection text not null,
+          shard integer not null,
+          known jsonb not null,
+          operation text not null,
+          operation_run text not null,
+          since timestamptz not null default now(),
+          primary key (tenant, cluster, peer, collection, shard, operation_run)
+        )`.execute(db);
+      // Of the shared holders of a cluster at most one makes or removes snapshots on its nodes.
+      await sql`alter table leases add column copying boolean not null default false`.execute(db);
+      await sql`create unique index leases_one_copying on leases (tenant, cluster) where copying`.execute(db);
+    },
+  },
 };

@@ -47,6 +47,8 @@ interface LeasesTable {
   holder: string;
   holder_run: string;
   mode: 'exclusive' | 'shared';
+  /** Makes or removes snapshots on the nodes; at most one holder of a cluster does. */
+  copying: Generated<boolean>;
   fence: Generated<string>;
   taken_at: Generated<Date>;
 }
@@ -61,11 +63,26 @@ interface BackupsTable {
   changed_at: Date;
 }
 
+/** Snapshots that could not be removed from a node: all of the shard's that are not in `known`. */
+interface SnapshotsLeftTable {
+  tenant: string;
+  cluster: string;
+  peer: string;
+  collection: string;
+  shard: number;
+  known: JSONColumnType<readonly string[]>;
+  /** Workflow id of who left them. */
+  operation: string;
+  operation_run: string;
+  since: Generated<Date>;
+}
+
 export interface Database {
   clusters: ClustersTable;
   operations: OperationsTable;
   leases: LeasesTable;
   backups: BackupsTable;
+  snapshots_left: SnapshotsLeftTable;
 }
 
 export type ClusterRow = Selectable<ClustersTable>;

@@ -19,6 +19,8 @@ function fresh() {
     name,
     take: (id: string, mode: 'exclusive' | 'shared') =>
       parts.as(name(id), (activities) => activities.takeLease({ ...ref, mode })),
+    copy: (id: string) =>
+      parts.as(name(id), (activities) => activities.takeLease({ ...ref, mode: 'shared', copying: true })),
     end: (id: string) => parts.as(name(id), (activities) => activities.endOperation({ state: 'done' })),
     holders: async () => {
       const rows = await parts.catalog.db
@@ -51,6 +53,30 @@ describe('the lease of a cluster', () => {
     await take('b', 'shared');
     await expect(take('c', 'exclusive')).rejects.toMatchObject({ code: 'ClusterBusy' });
     expect(await holders()).toEqual(['a shared', 'b shared']);
+  });
+
+  test('of the shared holders one copies; the next has its turn when that one has ended, or is closed', async () => {
+    const { take, copy, end, name } = fresh();
+    await take('sweep', 'shared');
+    await copy('a');
+    await copy('a');
+    await expect(copy('b')).rejects.toMatchObject({
+      code: 'ClusterNotReady',
+      message: expect.stringContaining(name('a')) as string,
+    });
+    await take('verify', 'shared');
+    await end('a');
+    await copy('b');
+    await expect(copy('c')).rejects.toMatchObject({ code: 'ClusterNotReady' });
+    parts.closed.add(name('b'));
+    await copy('c');
+  });
+
+  test('of many that want to copy at once exactly one may', async () => {
+    const { copy } = fresh();
+    const { won, lost } = await race(['a', 'b', 'c', 'd', 'e'].map((id) => copy(id)));
+    expect(won).toHaveLength(1);
+    expect(lost).toEqual(Array(4).fill('ClusterNotReady'));
   });
 
   test('taking it again is harmless', async () => {

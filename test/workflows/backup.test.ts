@@ -58,7 +58,7 @@ describe.concurrent('BackupCluster', () => {
       status: 'COMPLETED',
       result: { backup: BACKUP, collections: 1, shards: 4, bytes: 4000, points: 40 },
     });
-    expect(run.of('takeLease')[0]?.input).toMatchObject({ mode: 'shared' });
+    expect(run.of('takeLease')[0]?.input).toMatchObject({ mode: 'shared', copying: true });
     const [commit] = run.of('commitBackup');
     expect(commit?.input.shards.map(({ shard }: { shard: number }) => shard).sort()).toEqual([0, 1, 2, 3]);
     expect(commit?.input.shards[0]).toMatchObject({ sourcePeer: '1', sha256: 'aa', points: { before: 10, after: 10 } });
@@ -204,6 +204,54 @@ describe.concurrent('BackupCluster', () => {
       ) as string,
     });
     expect(endsOf(run)).toEqual(['abandonBackup']);
+    expect(run.of('noteSnapshotsLeft')[0]?.input).toMatchObject({
+      ...REF,
+      peer: '1',
+      tasks: [{ shard: 0 }],
+      known: [],
+    });
+  });
+
+  test('cancelled, and no node can be swept: the end names what was left on each of them', async () => {
+    const run = await workflows.start('BackupCluster', REF, {
+      transferShardSnapshot: untilCancelled,
+      sweepShardSnapshots: gaveUp('QdrantUnavailable', 'Nobody answers.'),
+    });
+    await run.saw('transferShardSnapshot', 2);
+    await run.handle.cancel();
+    const ended = await run.outcome();
+    expect(ended).toMatchObject({ status: 'FAILED', type: 'CleanupIncomplete' });
+    expect(ended.message).toMatch(
+      /^The operation was cancelled\. Left behind: [^;]* on peer 1 \(Nobody answers\.\); [^;]* on peer 2 \(Nobody answers\.\)\.$/,
+    );
+    expect(
+      run
+        .of('noteSnapshotsLeft')
+        .map(({ input }) => String(input.peer))
+        .sort(),
+    ).toEqual(['1', '2']);
+    expect(run.names.at(-1)).toBe('abandonBackup');
+    expect(run.ends).toMatchObject([
+      { state: 'failed', error: { code: 'CleanupIncomplete', message: expect.stringContaining('on peer 2') } },
+    ]);
+  });
+
+  test('two lanes fail: what both left behind is told with the first failure', async () => {
+    const run = await workflows.run('BackupCluster', REF, {
+      transferShardSnapshot: fails('IntegrityMismatch', 'Other bytes.'),
+      sweepShardSnapshots: gaveUp('QdrantUnavailable', 'Nobody answers.'),
+      abandonBackup: gaveUp('StoreUnavailable', 'No store.'),
+    });
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'IntegrityMismatch' });
+    expect(run.ended.message?.match(/Left behind/g)).toHaveLength(1);
+    for (const part of [
+      /^Other bytes\. Left/,
+      /on peer 1 \(/,
+      /on peer 2 \(/,
+      /unfinished backup .* \(No store\.\)\.$/,
+    ]) {
+      expect(run.ended.message).toMatch(part);
+    }
   });
 
   test('snapshots that were on the node before are never touched', async () => {

@@ -67,7 +67,14 @@ describe.concurrent('RetentionSweep', () => {
   test('with no grace, what is marked goes in the same sweep', async () => {
     const input = { ...REF, policy: { ...policy, undoHours: 0 } };
     const run = await workflows.run('RetentionSweep', input, finding({ committed: good(18, 19, 20) }));
-    expect(run.names).toEqual(['surveyBackups', 'markBackupDeleting', 'indexBackup', 'purgeBackup', 'indexBackup']);
+    expect(run.names).toEqual([
+      'surveyBackups',
+      'markBackupDeleting',
+      'indexBackup',
+      'purgeBackup',
+      'indexBackup',
+      'removeSnapshotsLeft',
+    ]);
     expect(run.ended).toMatchObject({ result: { marked: [day(18)], purged: [day(18)] } });
   });
 

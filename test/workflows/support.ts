@@ -291,6 +291,8 @@ function fakeActivities(transferQueue: string): Fakes {
     }),
     deleteShardSnapshot: nothing,
     sweepShardSnapshots: nothing,
+    noteSnapshotsLeft: nothing,
+    removeSnapshotsLeft: () => ({ removed: 0, left: 0 }),
     planBackup: () => ({ location: LOCATION, attempt: 'run-1', transferQueue, tasks: TASKS, startedAt: AT }),
     commitBackup: ({ shards }) => ({ collections: 1, shards: shards.length, bytes: 4000, points: 40 }),
     abandonBackup: () => ({ removed: true }),

@@ -47,6 +47,12 @@ export function polled(seconds: number, summary: string): ActivityOptions {
   };
 }
 
+/** Wait for others to end their work on the cluster, for at most six hours. */
+export function queued(summary: string): ActivityOptions {
+  const retry = { initialInterval: '500ms', backoffCoefficient: 1.5, maximumInterval: '5s' } as const;
+  return { ...polled(6 * 3600, summary), retry: { ...retry, maximumAttempts: Number.POSITIVE_INFINITY } };
+}
+
 /** Making a snapshot takes as long as the node's disk needs. */
 export function snapshotting(summary: string): ActivityOptions {
   return {
@@ -111,6 +117,8 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   createShardSnapshot: 'Snapshot of a shard',
   deleteShardSnapshot: "Remove the node's copy",
   sweepShardSnapshots: 'Remove what is left on the node',
+  noteSnapshotsLeft: 'Note what is left on the node, for a later removal',
+  removeSnapshotsLeft: 'Remove what earlier backups left on the nodes',
   planBackup: 'Look at the cluster, choose a source for each shard',
   commitBackup: 'Check the topology again, write manifest and record',
   abandonBackup: 'Claim the record as ABORTED, remove the data',

@@ -41,19 +41,38 @@ export function isFailure(error: unknown): boolean {
 /**
  * The failure that a workflow ends with: the code as its type, at the top, where the CLI and the UI show it. A
  * cancellation that left something behind is a failure, so that somebody looks.
+ *
+ * @param leftovers what was left, besides what a child left; all of it is told in the message, and in `details[1]`
  */
 export function toWorkflowFailure(error: unknown, leftovers: readonly string[] = []): unknown {
   const cancelled = isCancellation(error);
-  if (cancelled && leftovers.length === 0) return error;
+  const before = leftoversOf(error);
+  const left = [...new Set([...before, ...leftovers])];
+  if (cancelled && left.length === 0) return error;
   const { code, message } = cancelled
     ? { code: 'CleanupIncomplete' as const, message: messageOf(error) }
     : reasonOf(error);
-  const tail = leftovers.length === 0 ? '' : ` Left behind: ${leftovers.join('; ')}.`;
+  const bare = before.length > 0 && message.endsWith(tail(before)) ? message.slice(0, -tail(before).length) : message;
+  const fields = FleetError.is(error) ? error.fields : [];
   return ApplicationFailure.create({
     type: code,
-    message: `${message}${tail}`,
+    message: `${bare}${tail(left)}`,
     nonRetryable: true,
-    ...(FleetError.is(error) && error.fields.length > 0 && { details: [error.fields] }),
+    ...((fields.length > 0 || left.length > 0) && { details: left.length > 0 ? [fields, left] : [fields] }),
     ...(error instanceof TemporalFailure && { cause: error }),
   });
+}
+
+/** What a failed part of the operation says that it could not remove. */
+export function leftoversOf(error: unknown): readonly string[] {
+  for (let at = error; at instanceof Error; at = at.cause) {
+    const left: unknown = at instanceof ApplicationFailure ? at.details?.[1] : undefined;
+    if (Array.isArray(left)) return left.map(String);
+    if (at.cause === at) break;
+  }
+  return [];
+}
+
+function tail(leftovers: readonly string[]): string {
+  return leftovers.length === 0 ? '' : ` Left behind: ${leftovers.join('; ')}.`;
 }

@@ -15,7 +15,7 @@ import { stepTable, type OperationKind, type Progress, type Step } from '../../s
 import type { ClusterRef } from '../../src/domain/naming.ts';
 import { FLEET_PHASE, startAttributes } from '../../src/temporal-search-attributes.ts';
 import { persistent } from './activity-proxies.ts';
-import { isFailure, reasonOf, toWorkflowFailure } from './failures.ts';
+import { isFailure, leftoversOf, reasonOf, toWorkflowFailure } from './failures.ts';
 import { Saga } from './saga.ts';
 
 /** Answers how far an operation is. Every public workflow has it. */
@@ -125,7 +125,7 @@ export async function runOperation<T extends Record<string, unknown>>(
   } catch (error) {
     if (!isFailure(error)) throw error;
     const reason = endingOf(error, CancellationScope.current().consideredCancelled);
-    throw await CancellationScope.nonCancellable(() => giveUp(operation, reason));
+    throw await CancellationScope.nonCancellable(() => giveUp(operation, reason, leftoversOf(error)));
   }
   // Outside of the `try`: what was made stays, even when nobody could be told.
   operation.finish('done');
@@ -141,10 +141,11 @@ function endingOf(error: unknown, cancelled: boolean): unknown {
   return new FleetError('Internal', `A part of the operation was cancelled on its own: ${messageOf(error)}`);
 }
 
-async function giveUp(operation: Operation, error: unknown): Promise<unknown> {
+/** @param left what a part of the operation could not remove; a cancellation does not tell that by itself */
+async function giveUp(operation: Operation, error: unknown, left: readonly string[]): Promise<unknown> {
   if (!operation.saga.isEmpty) operation.finish('cleaning up');
   const leftovers = await operation.saga.compensate();
-  const failure = toWorkflowFailure(error, leftovers);
+  const failure = toWorkflowFailure(error, [...left, ...leftovers]);
   const state = isCancellation(failure) ? 'cancelled' : 'failed';
   operation.finish(state);
   const { code, message } = reasonOf(failure);
