@@ -10,12 +10,16 @@ import {
 } from '../src/domain/backup.ts';
 import type { ClusterSpec } from '../src/domain/cluster.ts';
 import { FleetError } from '../src/domain/errors.ts';
+import { checkSnapshotDisk } from '../src/domain/disk.ts';
 import { backupIdOf, backupKeys, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
 import { planShards, type CollectionPlacement, type ShardTask } from '../src/domain/topology.ts';
 import { claim, removeData, sha256 } from './backup-records.ts';
 import { signal, workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
+import { freeDisk } from './disk.ts';
+import { LANES, mapInLanes } from './lanes.ts';
 import { reachablePeers, type Peer } from './peers.ts';
+import { weigh } from './shard-sizes.ts';
 import { removeLeft } from './snapshots-left.ts';
 
 /** What a backup is going to copy. */
@@ -29,6 +33,8 @@ export interface BackupPlan {
   readonly engineMaxBytes?: number;
   /** Snapshots of earlier backups that were removed from the nodes first. */
   readonly removed?: number;
+  /** Why it is not known whether the nodes have enough free disk; absent where it is. */
+  readonly diskUnknown?: string;
 }
 
 /** A copied shard, as the commit needs it. */
@@ -62,7 +68,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
      * Look at the whole cluster, choose a source for each shard, and write down the intent.
      *
      * @param input `nominalTime`: ISO 8601; a scheduled run is named by its slot, so that its retries share one id
-     * @throws FleetError `TopologyUnstable`, `QdrantUnavailable`, `StoreDenied`, `StoreUnavailable`, or
+     * @throws FleetError `TopologyUnstable`, `QdrantUnavailable`, `StoreDenied`, `StoreUnavailable`, `DiskFull`, or
      *   `InvalidInput` for a collection that does not exist
      */
     async planBackup(
@@ -85,7 +91,14 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
         );
       }
       const placements = await readPlacements(client, peers, names);
-      const tasks = planShards(placements);
+      const collections = await mapInLanes(names, LANES, (name) => client.collection(name));
+      const configs = new Map(names.map((name, index) => [name, collections[index]?.config.params ?? {}]));
+      const others = (await client.collections()).filter((name) => !configs.has(name));
+      const all = [...placements, ...(await readPlacements(client, peers, others))];
+      await mapInLanes(others, LANES, async (name) => configs.set(name, (await client.collection(name)).config.params));
+      const { tasks, sources } = await weigh(peers, planShards(placements), all, configs);
+      const { disks, unknown } = await freeDisk(deps, input);
+      const unmeasured = checkSnapshotDisk(tasks, sources, disks);
 
       const location: BackupLocation = {
         tenant,
@@ -102,7 +115,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
           id,
           name,
         })),
-        collections: await mapInLanes(names, LANES, (name) => client.collection(name)),
+        collections,
         aliases: await client.aliases(),
       };
       const keys = backupKeys(location);
@@ -111,7 +124,16 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       await store.putJson(planKey(location, runId), JSON.stringify(plan));
       const transferQueue = `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`;
       const engineMaxBytes = config.FLEET_ENGINE_PYTHON === undefined ? 0 : config.FLEET_ENGINE_MAX_BYTES;
-      return { location, attempt: runId, transferQueue, tasks, startedAt, engineMaxBytes, removed };
+      return {
+        location,
+        attempt: runId,
+        transferQueue,
+        tasks,
+        startedAt,
+        engineMaxBytes,
+        removed,
+        ...diskNote(unmeasured, unknown),
+      };
     },
 
     /**
@@ -219,6 +241,12 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
   };
 }
 
+function diskNote(pods: readonly string[], reasons: readonly string[]): { diskUnknown?: string } {
+  if (pods.length === 0) return {};
+  const why = reasons[0] === undefined ? '' : `: ${reasons[0]}`;
+  return { diskUnknown: `${pods.join(', ')}${why}`.slice(0, 300) };
+}
+
 function planKey(location: BackupLocation, attempt: string): string {
   return `${backupKeys(location).data}${attempt}/plan.json`;
 }
@@ -257,20 +285,6 @@ async function readPlacements(
       });
     return { collection, shards, transfers: view.transfers, resharding: view.resharding };
   });
-}
-
-/** Collections that are asked about at a time: a cluster may have thousands. */
-const LANES = 8;
-
-/** Like `Promise.all` over a map, with at most `lanes` at a time. */
-async function mapInLanes<T, R>(items: readonly T[], lanes: number, map: (item: T) => Promise<R>): Promise<R[]> {
-  const results: R[] = [];
-  const queue = items.entries();
-  const lane = async (): Promise<void> => {
-    for (const [index, item] of queue) results[index] = await map(item);
-  };
-  await Promise.all(Array.from({ length: lanes }, lane));
-  return results;
 }
 
 /** A shard that was moved or split while it was copied may be copied in part. */

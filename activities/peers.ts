@@ -22,7 +22,7 @@ export interface Unreachable {
 
 type PeerDeps = Pick<ActivityDeps, 'clusters' | 'config'>;
 
-const SELECTOR = `app.kubernetes.io/name=qdrant,app.kubernetes.io/instance=${RELEASE_NAME}`;
+export const POD_SELECTOR = `app.kubernetes.io/name=qdrant,app.kubernetes.io/instance=${RELEASE_NAME}`;
 
 /** Ask every pod of the cluster who it is. */
 export async function survey(
@@ -33,7 +33,7 @@ export async function survey(
   const namespace = namespaceOf(ref);
   const { kubernetes } = await clusters.of(ref);
   const [pods, apiKey] = await Promise.all([
-    kubernetes.pods(namespace, SELECTOR),
+    kubernetes.pods(namespace, POD_SELECTOR),
     kubernetes.secretValue(namespace, API_KEY_SECRET.name, API_KEY_SECRET.key),
   ]);
   if (apiKey === undefined) {

@@ -48,8 +48,12 @@ export async function BackupCluster(
         });
         return { spec: cluster.spec, plan: found };
       },
-      ({ plan: { tasks, location, removed = 0 } }) =>
-        `${tasks.length} shards into ${location.backup}${removed === 0 ? '' : `; ${removed} snapshots that an earlier backup left are removed`}`,
+      ({ plan: { tasks, location, removed = 0, diskUnknown } }) =>
+        [
+          `${tasks.length} shards into ${location.backup}`,
+          ...(removed === 0 ? [] : [`${removed} snapshots that an earlier backup left are removed`]),
+          ...(diskUnknown === undefined ? [] : [`free disk is unknown of ${diskUnknown}`]),
+        ].join('; '),
     );
     const { location, attempt, transferQueue, tasks, startedAt, engineMaxBytes = 0 } = plan;
     operation.saga.add(`unfinished backup ${location.backup}`, () => persistent.abandonBackup({ location, attempt }));

@@ -21,6 +21,26 @@ export interface PodInfo {
   readonly reason: string;
 }
 
+/** Where a pod runs, and the names of its volumes by where its Qdrant container mounts them. */
+export interface PodPlace {
+  readonly name: string;
+  readonly node: string;
+  readonly volumes: Readonly<Record<string, string>>;
+}
+
+/** `GET /stats/summary` of a kubelet, as far as volumes go. What it cannot measure is absent. */
+export interface KubeletStats {
+  readonly pods?: readonly {
+    readonly podRef: { readonly name: string; readonly namespace: string };
+    readonly volume?: readonly {
+      readonly name: string;
+      readonly availableBytes?: number;
+      readonly capacityBytes?: number;
+      readonly usedBytes?: number;
+    }[];
+  }[];
+}
+
 export interface NamespaceInfo {
   readonly labels: Readonly<Record<string, string>>;
   readonly terminating: boolean;
@@ -131,6 +151,35 @@ export class Kubernetes {
         reason: reasons.filter((part) => part !== undefined).join(': ') || (status?.phase ?? 'Unknown'),
       };
     });
+  }
+
+  /** The pods that were given to a node. */
+  async podPlaces(namespace: string, labelSelector: string): Promise<PodPlace[]> {
+    const { items } = await call(`list pods in ${namespace}`, () =>
+      this.#core.listNamespacedPod({ namespace, labelSelector }),
+    );
+    return items.flatMap(({ metadata, spec }) => {
+      const container = spec?.containers.find(({ name }) => name === 'qdrant') ?? spec?.containers[0];
+      const volumes = Object.fromEntries((container?.volumeMounts ?? []).map((mount) => [mount.mountPath, mount.name]));
+      return spec?.nodeName === undefined ? [] : [{ name: metadata?.name ?? '', node: spec.nodeName, volumes }];
+    });
+  }
+
+  /** Where the kubelet of a node on a loopback address answers; `undefined` for every other node. */
+  async node(name: string): Promise<{ endpoint: string | undefined }> {
+    const { status } = await call(`read node ${name}`, () => this.#core.readNode({ name }));
+    const ip = status?.addresses?.find(({ type }) => type === 'InternalIP')?.address;
+    const port = status?.daemonEndpoints?.kubeletEndpoint?.Port;
+    const local = ip?.startsWith('127.') === true && port !== undefined;
+    return { endpoint: local ? `http://${ip}:${port}` : undefined };
+  }
+
+  /** The kubelet's stats summary, through the API server. */
+  async kubeletStats(name: string): Promise<KubeletStats> {
+    const answer: unknown = await call(`read the stats of node ${name}`, () =>
+      this.#core.connectGetNodeProxyWithPath({ name, path: 'stats/summary' }),
+    );
+    return (typeof answer === 'string' ? JSON.parse(answer) : answer) as KubeletStats;
   }
 
   async statefulSetReplicas(namespace: string, name: string): Promise<number | undefined> {

@@ -38,6 +38,7 @@ export const ERROR_CODES = {
   KubernetesUnavailable: { class: 'retry', status: 503, title: 'The Kubernetes API does not answer' },
   CatalogUnavailable: { class: 'retry', status: 503, title: 'The catalogue database does not answer' },
   TemporalUnavailable: { class: 'retry', status: 503, title: 'Temporal does not answer' },
+  DiskFull: { class: 'human', status: 507, title: 'A node has too little free disk' },
   ClockSkew: { class: 'human', status: 500, title: 'The clocks of the worker and the store disagree' },
   CleanupIncomplete: { class: 'human', status: 500, title: 'Something was left behind' },
   Internal: { class: 'retry', status: 500, title: 'Unexpected error' },

@@ -25,6 +25,8 @@ export interface ShardTask {
   readonly shard: number;
   readonly shardKey?: string | number;
   readonly peer: string;
+  /** A guess at its size by its points and their vectors, see `bytesPerPoint`; absent where nobody asked. */
+  readonly bytes?: number;
 }
 
 /**

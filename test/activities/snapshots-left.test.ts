@@ -19,17 +19,28 @@ class Node {
   snapshots = new Map<string, string>();
   readonly #server: Server = createServer(({ method, url = '' }, response) => {
     const result = (value: unknown) => void response.end(JSON.stringify({ result: value }));
-    if (!this.up) return void response.writeHead(503).end('{}');
+    if (!this.up) {
+      response.writeHead(503).end('{}');
+      return;
+    }
     if (url === '/cluster') {
       const peers = { 1: { uri: 'http://qdrant-0' }, 2: { uri: 'http://qdrant-1' } };
-      return result({ status: 'enabled', peer_id: this.peer, peers });
+      result({ status: 'enabled', peer_id: this.peer, peers });
+      return;
     }
-    if (url === '/collections') return result({ collections: this.collections.map((name) => ({ name })) });
+    if (url === '/collections') {
+      result({ collections: this.collections.map((name) => ({ name })) });
+      return;
+    }
     if (url === '/metrics') {
-      return void response.end(`snapshot_creation_running{id="docs"} ${this.busy ? 1 : 0}\n`);
+      response.end(`snapshot_creation_running{id="docs"} ${this.busy ? 1 : 0}\n`);
+      return;
     }
     const [, name] = /\/collections\/docs\/shards\/0\/snapshots(?:\/([^?]+))?/.exec(url) ?? [];
-    if (method === 'DELETE' && name !== undefined) return result(this.snapshots.delete(name));
+    if (method === 'DELETE' && name !== undefined) {
+      result(this.snapshots.delete(name));
+      return;
+    }
     result([...this.snapshots].map(([name, creation_time]) => ({ name, creation_time, size: 1, checksum: 'aa' })));
   });
 

@@ -5,6 +5,7 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { AddressBook } from '../../src/local/kubelet/addresses.ts';
 import { readConfig } from '../../src/local/kubelet/config.ts';
 import { configToEnv } from '../../src/local/kubelet/qdrant-config.ts';
+import { bytesOf } from '../../src/local/kubelet/stats.ts';
 import { Workqueue } from '../../src/local/kubelet/workqueue.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'fleet-addresses-'));
@@ -77,4 +78,9 @@ test('configuration that cannot work is refused by name', () => {
     { name: 'local-2', zone: 'local-b' },
     { name: 'local-3', zone: 'local-c' },
   ]);
+});
+
+test('quantities of Kubernetes in bytes', () => {
+  const read = ['10Gi', '1.5Ki', '2k', '3M', '1000', '1Ti', 'much', undefined].map(bytesOf);
+  expect(read).toEqual([10 * 2 ** 30, 1536, 2000, 3_000_000, 1000, 2 ** 40, undefined, undefined]);
 });

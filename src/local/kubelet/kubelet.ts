@@ -8,6 +8,7 @@ import { heartbeat, registerNode } from './nodes.ts';
 import { PodWorker, type WorkerDeps } from './pod-worker.ts';
 import { killLeftovers } from './processes.ts';
 import { Reflector } from './reflector.ts';
+import { serveStats } from './stats.ts';
 import { createStorageClass, VolumeProvisioner } from './volumes.ts';
 import { Workqueue } from './workqueue.ts';
 
@@ -37,9 +38,10 @@ export async function startKubelet(api: Api, config: KubeletConfig): Promise<Kub
   const queue = new Workqueue(log);
 
   await createStorageClass(api);
-  await Promise.all(config.nodes.map((node) => registerNode(api, node)));
+  const stats = await serveStats(api, config, log);
+  await Promise.all(config.nodes.map((node) => registerNode(api, node, stats.ports.get(node.name))));
   const stopping = new AbortController();
-  const beating = heartbeat(api, config.nodes, log, stopping.signal);
+  const beating = heartbeat(api, config.nodes, stats.ports, log, stopping.signal);
 
   const watch = { config: api.config, log };
   const reflectors = [
@@ -78,6 +80,7 @@ export async function startKubelet(api: Api, config: KubeletConfig): Promise<Kub
     stop: async () => {
       stopping.abort();
       await Promise.all([...reflectors.map((reflector) => reflector.stop()), beating, queue.close(), pods.stop()]);
+      await stats.stop();
       folder.release();
     },
   };

@@ -12,8 +12,8 @@ const RENEW_MS = 10_000;
 /** Generous on purpose: requests meant for cloud machines must be schedulable on a laptop, and nothing here enforces them. */
 const CAPACITY = { cpu: '64', memory: '256Gi', 'ephemeral-storage': '1Ti', pods: '250' };
 
-/** Creates the Node object if need be and reports it ready. */
-export async function registerNode(api: Api, node: LocalNode): Promise<void> {
+/** Creates the Node object if need be and reports it ready. @param port where its kubelet answers, on loopback */
+export async function registerNode(api: Api, node: LocalNode, port: number | undefined): Promise<void> {
   const labels = {
     'kubernetes.io/hostname': node.name,
     'kubernetes.io/os': platform() === 'win32' ? 'windows' : platform(),
@@ -24,11 +24,17 @@ export async function registerNode(api: Api, node: LocalNode): Promise<void> {
   };
   await ignoring([409], api.core.createNode({ body: { metadata: { name: node.name, labels } } }));
   await renewLease(api, node);
-  await api.core.patchNodeStatus({ name: node.name, body: { status: readyStatus(node) } }, strategicMerge);
+  await api.core.patchNodeStatus({ name: node.name, body: { status: readyStatus(node, port) } }, strategicMerge);
 }
 
 /** Keeps the nodes' leases fresh; without it the control plane calls them unknown after 40 s and evicts their pods. */
-export async function heartbeat(api: Api, nodes: LocalNode[], log: Log, signal: AbortSignal): Promise<void> {
+export async function heartbeat(
+  api: Api,
+  nodes: LocalNode[],
+  ports: ReadonlyMap<string, number>,
+  log: Log,
+  signal: AbortSignal,
+): Promise<void> {
   while (!signal.aborted) {
     await pause(RENEW_MS, signal);
     if (signal.aborted) return;
@@ -37,7 +43,7 @@ export async function heartbeat(api: Api, nodes: LocalNode[], log: Log, signal: 
         await renewLease(api, node);
         // A machine that slept finds its nodes marked unknown, or even collected.
         const seen = await ignoring([404], api.core.readNode({ name: node.name }));
-        if (!isReady(seen)) await registerNode(api, node);
+        if (!isReady(seen)) await registerNode(api, node, ports.get(node.name));
       } catch (error) {
         log(`heartbeat of node ${node.name}: ${describe(error)}`);
       }
@@ -64,7 +70,7 @@ async function renewLease(api: Api, node: LocalNode): Promise<void> {
   }
 }
 
-function readyStatus(node: LocalNode): NonNullable<V1Node['status']> {
+function readyStatus(node: LocalNode, port: number | undefined): NonNullable<V1Node['status']> {
   const now = new Date();
   const condition = (type: string, status: string, reason: string, message: string): V1NodeCondition => ({
     type,
@@ -81,6 +87,7 @@ function readyStatus(node: LocalNode): NonNullable<V1Node['status']> {
       { type: 'InternalIP', address: '127.0.0.1' },
       { type: 'Hostname', address: node.name },
     ],
+    ...(port !== undefined && { daemonEndpoints: { kubeletEndpoint: { Port: port } } }),
     conditions: [
       condition('Ready', 'True', 'KubeletReady', 'process kubelet of the local stack'),
       condition('MemoryPressure', 'False', 'KubeletHasSufficientMemory', 'not measured'),

@@ -98,7 +98,7 @@ async function mountFolders(
     const volume = pod.spec?.volumes?.find(({ name }) => name === mount.name);
     const claim = volume?.persistentVolumeClaim?.claimName;
     let folder: string | undefined;
-    if (claim) folder = await claimFolder(api, pod.metadata?.namespace ?? '', claim);
+    if (claim) folder = (await claimVolume(api, pod.metadata?.namespace ?? '', claim)).path;
     else if (volume?.emptyDir)
       folder = join(layout.sandbox(config.dir, pod.metadata?.uid ?? ''), 'volumes', mount.name);
     if (folder) folders[mount.mountPath] = mount.subPath ? inside(folder, mount.subPath) : folder;
@@ -106,14 +106,19 @@ async function mountFolders(
   return folders;
 }
 
-async function claimFolder(api: Api, namespace: string, name: string): Promise<string> {
+/** The folder behind a claim, and its size as a quantity. @throws VolumeNotReady */
+export async function claimVolume(
+  api: Api,
+  namespace: string,
+  name: string,
+): Promise<{ path: string; capacity: string | undefined }> {
   const claim = await ignoring([404], api.core.readNamespacedPersistentVolumeClaim({ name, namespace }));
   const volumeName = claim?.spec?.volumeName;
   if (!claim || claim.status?.phase !== 'Bound' || !volumeName) throw new VolumeNotReady(`claim ${name} is not bound`);
   const volume = await ignoring([404], api.core.readPersistentVolume({ name: volumeName }));
   const path = volume?.spec?.hostPath?.path;
   if (!path) throw new VolumeNotReady(`volume ${volumeName} of claim ${name} is not a folder of this machine`);
-  return path;
+  return { path, capacity: volume?.spec?.capacity?.['storage'] };
 }
 
 function inside(folder: string, subPath: string): string {
