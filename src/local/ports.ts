@@ -13,7 +13,16 @@ const PORTS = {
 } as const;
 
 /** Ports that only the stack itself uses: always whatever is free, so that they can never be in anybody's way. */
-const INTERNAL_PORTS = ['controllerManager', 'scheduler', 'temporalMetrics', 'temporalHttp'] as const;
+const INTERNAL_PORTS = [
+  'controllerManager',
+  'scheduler',
+  'temporalMetrics',
+  'temporalHttp',
+  'tokenWebhook',
+  'moto',
+  'ministack',
+  'aws',
+] as const;
 
 export type Ports = Record<keyof typeof PORTS | (typeof INTERNAL_PORTS)[number], number>;
 

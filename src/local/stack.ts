@@ -171,6 +171,8 @@ function environment({ dataDir, ports, secrets, tools }: Settings): Record<strin
     FLEET_HELM_BIN: tools.helm,
     FLEET_HELM_CHART: join(REPOSITORY, 'src/local/chart/qdrant'),
     FLEET_QDRANT_RESOLVER: 'pod-ip',
+    // Where the API server asks about EKS tokens: for tests that answer there.
+    FLEET_LOCAL_TOKEN_WEBHOOK_PORT: String(ports.tokenWebhook),
     ...('python' in tools.qdrant && { FLEET_ENGINE_PYTHON: tools.qdrant.python }),
     FLEET_API_TOKENS: `acme=${secrets.apiToken}`,
     FLEET_API_HOST: '127.0.0.1',

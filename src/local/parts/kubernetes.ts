@@ -39,6 +39,10 @@ function apiserver({ programs, dataDir, ports, secrets }: Options): Part {
       `--secure-port=${ports.kubernetes}`,
       `--cert-dir=${files.certificates}`,
       `--token-auth-file=${files.tokens}`,
+      // Asked about tokens that are not in the file: those of EKS. Nobody listens there unless AWS is emulated.
+      `--authentication-token-webhook-config-file=${files.tokenWebhook}`,
+      '--authentication-token-webhook-version=v1',
+      '--authentication-token-webhook-cache-ttl=1s',
       '--authorization-mode=Node,RBAC',
       '--service-cluster-ip-range=10.96.0.0/16',
       '--service-account-issuer=https://kubernetes.default.svc',
@@ -57,6 +61,7 @@ function apiserver({ programs, dataDir, ports, secrets }: Options): Part {
       await mkdir(files.certificates, { recursive: true, mode: 0o700 });
       await discardOldCertificate(files);
       writeSecret(files.serviceAccountKey, secrets.serviceAccountKey);
+      writeSecret(files.tokenWebhook, webhookConfig(`http://127.0.0.1:${ports.tokenWebhook}`));
       writeSecret(files.tokens, `${secrets.kubernetesToken},admin,admin,system:masters\n`);
     },
     isReady: async () => isReady(server, await readFile(files.certificate, 'utf8'), secrets.kubernetesToken),
@@ -116,6 +121,7 @@ function filesIn(dataDir: string) {
     key: join(certificates, 'apiserver.key'),
     serviceAccountKey: join(folder, 'service-account.key'),
     tokens: join(folder, 'tokens.csv'),
+    tokenWebhook: join(folder, 'token-webhook.yaml'),
   };
 }
 
@@ -157,5 +163,17 @@ function kubeconfig(server: string, authority: string, token: string): string {
     clusters: [{ name, cluster: { server, 'certificate-authority-data': Buffer.from(authority).toString('base64') } }],
     users: [{ name, user: { token } }],
     contexts: [{ name, context: { cluster: name, user: name, namespace: 'default' } }],
+  });
+}
+
+/** In the form of a kubeconfig, as the API server wants it. */
+function webhookConfig(server: string): string {
+  return stringify({
+    apiVersion: 'v1',
+    kind: 'Config',
+    'current-context': 'webhook',
+    clusters: [{ name: 'webhook', cluster: { server } }],
+    users: [{ name: 'api-server', user: {} }],
+    contexts: [{ name: 'webhook', context: { cluster: 'webhook', user: 'api-server' } }],
   });
 }
