@@ -19,10 +19,17 @@ export interface ReplicaTask {
 interface RecoveryInput extends ReplicaTask {
   readonly target: ClusterRef;
   readonly location: BackupLocation;
+  /** Its name in the backup. */
   readonly collection: string;
+  /** Its name in the target, where that is another one. */
+  readonly as?: string;
 }
 
-type MadeCollection = Pick<RecoveryInput, 'target' | 'collection'>;
+interface MadeCollection {
+  readonly target: ClusterRef;
+  /** Its name in the target. */
+  readonly collection: string;
+}
 
 /** Seconds that a node has to begin reading a shard. */
 const URL_LIFETIME = 3600;
@@ -106,6 +113,18 @@ export function createRecoveryActivities(deps: ActivityDeps) {
       }
     },
 
+    /**
+     * Drop a collection that an in-place restore is about to make again.
+     *
+     * @param input `keptIn`: the fresh backup of the target
+     * @throws FleetError `RestoreRefused` when that backup is not committed, or does not hold the collection
+     */
+    async dropReplacedCollection({ target, collection, keptIn }: MadeCollection & { keptIn: string }): Promise<void> {
+      await readEntry(store, { ...target, backup: keptIn, prefix: config.FLEET_BACKUP_PREFIX }, collection);
+      const [{ client }] = await reachablePeers(deps, target, signal());
+      await client.deleteCollection(collection);
+    },
+
     /** Remove a collection that this operation made. */
     async dropRestoredCollection({ target, collection }: MadeCollection): Promise<void> {
       const [{ client }] = await reachablePeers(deps, target, signal());
@@ -130,21 +149,20 @@ interface Watch {
 
 /** Have the node recover the shard from a URL, for as long as it is seen to work on it. */
 async function recover(
-  { client, name }: Peer,
-  { collection, shard }: RecoveryInput,
+  { client, name: pod }: Peer,
+  { collection, as: name = collection, shard }: RecoveryInput,
   { url, entry }: { url: string; entry: ShardEntry },
   { unseen, moves = () => false }: Watch,
 ): Promise<void> {
-  const outcome = await watched((ending) => client.until(ending).recoverShard(collection, shard, url, entry.sha256), {
-    running: async (ending) =>
-      moves() || (await client.until(ending).gauge('snapshot_recovery_running', collection)) > 0,
+  const outcome = await watched((ending) => client.until(ending).recoverShard(name, shard, url, entry.sha256), {
+    running: async (ending) => moves() || (await client.until(ending).gauge('snapshot_recovery_running', name)) > 0,
     signal: signal(),
     unseen,
   });
   if ('lost' in outcome) {
     throw new FleetError(
       'QdrantUnavailable',
-      `${name} was told to recover "${collection}" shard ${shard}; ${outcome.lost}. Whether it did is not known.`,
+      `${pod} was told to recover "${name}" shard ${shard}; ${outcome.lost}. Whether it did is not known.`,
     );
   }
 }

@@ -10,11 +10,24 @@ import {
   replicasOf,
   usesCustomSharding,
 } from '../src/domain/collection-config.ts';
-import { restoreRefusals, wantedAliases, type Refusal } from '../src/domain/compatibility.ts';
+import {
+  neededSpace,
+  replacedCollections,
+  restoreItems,
+  restoreRefusals,
+  wantedAliases,
+  type Refusal,
+  type RestoreSelection,
+  type RestoreTarget,
+  type RestoreWish,
+} from '../src/domain/compatibility.ts';
+import { remainingKeySteps, shardKeyPlan } from '../src/domain/shard-keys.ts';
+import type { QdrantClient } from '../src/clients/qdrant.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { readCommitted } from './backup-records.ts';
 import { signal, workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
+import { freeDisk } from './disk.ts';
 import { reachablePeers } from './peers.ts';
 import { relayNotConfigured, type ReplicaTask } from './recovery.ts';
 import { readEntry, renewLease } from './restore-source.ts';
@@ -34,32 +47,41 @@ export interface RestorePlan {
 interface CollectionTarget {
   readonly target: ClusterRef;
   readonly location: BackupLocation;
+  /** Its name in the backup. */
   readonly collection: string;
+  /** Its name in the target, where that is another one. */
+  readonly as?: string;
   /** Replicas of each shard; default: as backed up, at most the number of peers. */
   readonly replicationFactor?: number;
 }
 
-interface GateInput {
+interface GateInput extends RestoreSelection {
   readonly target: ClusterRef;
   readonly location: BackupLocation;
-  readonly collections: readonly string[];
   readonly replicationFactor?: number;
+  readonly inPlace?: boolean;
+  readonly aliases?: boolean;
+  /** Number of nodes of a cluster that would be made; absent where the target exists. */
+  readonly nodes?: number;
 }
 
 /** What a restore would do. */
 export interface RestorePreview {
   readonly allowed: boolean;
   readonly refusals: readonly Refusal[];
+  /** What could not be looked at. */
+  readonly unknown: readonly string[];
   readonly peers: number;
   readonly collections: number;
+  /** Collections of the target that would be dropped. */
+  readonly replaced: readonly string[];
   /** Shards times replicas. */
   readonly shardReplicas: number;
   /** Over all replicas. */
   readonly bytesToPull: number;
+  /** Free bytes that each node needs, at most. */
+  readonly bytesNeededPerNode: number;
 }
-
-/** A cluster that does not exist yet; it would run the version of the chart, which is taken to be the right one. */
-const EMPTY_TARGET = { qdrantVersion: undefined, collections: [], aliases: [] };
 
 export function createRestoreActivities(deps: ActivityDeps) {
   const { store, config } = deps;
@@ -77,15 +99,18 @@ export function createRestoreActivities(deps: ActivityDeps) {
       source: string;
       backup: string;
       collections?: readonly string[];
+      rename?: Readonly<Record<string, string>>;
       via?: RestoreVia;
     }): Promise<RestorePlan> {
-      const { tenant, source, backup, collections, via = config.FLEET_RESTORE_VIA } = input;
-      if (via === 'worker' && config.FLEET_RELAY_HOST === undefined) throw relayNotConfigured();
+      const { tenant, source, backup, collections, rename = {}, via = config.FLEET_RESTORE_VIA } = input;
+      // Whoever only reads the backup again says nothing, and needs no relay.
+      if (input.via === 'worker' && config.FLEET_RELAY_HOST === undefined) throw relayNotConfigured();
       const location = { tenant, cluster: source, backup, prefix: config.FLEET_BACKUP_PREFIX };
       await store.check(signal());
       await renewLease(store, location);
       const manifest = await readCommitted(store, location);
-      const missing = collections?.filter((name) => manifest.collections.every((entry) => entry.name !== name)) ?? [];
+      const named = new Set([...(collections ?? []), ...Object.keys(rename)]);
+      const missing = [...named].filter((name) => manifest.collections.every((entry) => entry.name !== name));
       if (missing.length > 0) {
         throw new FleetError('RestoreRefused', `Backup ${backup} holds no collection ${missing.join(', ')}.`);
       }
@@ -111,37 +136,40 @@ export function createRestoreActivities(deps: ActivityDeps) {
       await store.deleteKeys([backupKeys(location).lease(workflowRun().workflowId)]);
     },
 
-    /** @throws FleetError `RestoreRefused` with every reason, before anything is written */
-    async checkRestoreGates(input: GateInput): Promise<void> {
+    /**
+     * @returns the collections of the target that an in-place restore replaces, and what could not be looked at
+     * @throws FleetError `RestoreRefused` with every reason and its remedy, before anything is written
+     */
+    async checkRestoreGates(input: GateInput): Promise<{ replaced: string[]; unknown: string[] }> {
       const { target, location } = input;
-      const { refusals } = await judge(input);
+      const { refusals, wish, found, unknown } = await judge(input);
       if (refusals.length > 0) {
-        const reasons = refusals.map(({ detail }) => detail).join('; ');
+        const reasons = refusals.map(({ gate, detail, remedy }) => `${detail} (gate ${gate}: ${remedy})`).join('; ');
         throw new FleetError(
           'RestoreRefused',
           `${location.backup} cannot be restored into ${target.tenant}/${target.cluster}: ${reasons}.`,
         );
       }
+      return { replaced: replacedCollections(wish, found), unknown };
     },
 
-    /**
-     * What a restore would do, and which gates would not let it through. Writes nothing.
-     *
-     * @param input `nodes`: of the cluster that would be made, when the target does not exist
-     */
-    async previewRestore(input: GateInput & { nodes?: number }): Promise<RestorePreview> {
-      const { refusals, peers, wanted } = await judge(input);
-      const replicas = wanted.flatMap(({ config: recorded, shards }) => {
-        const count = replicasOf(recorded, peers, input.replicationFactor);
-        return shards.map(({ size }) => ({ count, bytes: count * size }));
+    /** What a restore would do, and which gates would not let it through. Writes nothing. */
+    async previewRestore(input: GateInput): Promise<RestorePreview> {
+      const { refusals, wish, found, unknown } = await judge(input);
+      const replicas = wish.items.flatMap(({ entry }) => {
+        const count = replicasOf(entry.config, found.peers, input.replicationFactor);
+        return entry.shards.map(({ size }) => ({ count, bytes: count * size }));
       });
       return {
         allowed: refusals.length === 0,
         refusals,
-        peers,
-        collections: wanted.length,
+        unknown,
+        peers: found.peers,
+        collections: wish.items.length,
+        replaced: replacedCollections(wish, found),
         shardReplicas: replicas.reduce((sum, { count }) => sum + count, 0),
         bytesToPull: replicas.reduce((sum, { bytes }) => sum + bytes, 0),
+        bytesNeededPerNode: neededSpace(wish, found),
       };
     },
 
@@ -151,38 +179,24 @@ export function createRestoreActivities(deps: ActivityDeps) {
      *
      * @throws FleetError `RestoreRefused` when the collection holds points: it is not the one that we made
      */
-    async createRestoredCollection({
-      target,
-      location,
-      collection,
-      replicationFactor,
-    }: CollectionTarget): Promise<void> {
+    async createRestoredCollection(input: CollectionTarget): Promise<void> {
+      const { target, location, collection, as: name = collection, replicationFactor } = input;
       const entry = await readEntry(store, location, collection);
       const peers = await reachablePeers(deps, target, signal());
       const [{ client }] = peers;
       const replicas = replicasOf(entry.config, peers.length, replicationFactor);
       const body = createRequestOf(entry.config, { shards: entry.shards.length, replicationFactor: replicas });
-      const created = await client.createCollection(collection, body);
-      if (!created && (await client.count(collection)) > 0) {
-        throw new FleetError('RestoreRefused', `Collection "${collection}" appeared in the target and holds points.`);
+      const created = await client.createCollection(name, body);
+      if (!created && (await client.count(name)) > 0) {
+        throw new FleetError('RestoreRefused', `Collection "${name}" appeared in the target and holds points.`);
       }
-      if (usesCustomSharding(entry.config)) {
-        const existing = new Set(await shardKeysOf(client, collection));
-        for (const [key, shards] of shardKeys(entry)) {
-          if (existing.has(key)) continue;
-          await client.createShardKey(collection, {
-            shard_key: key,
-            shards_number: shards,
-            replication_factor: replicas,
-          });
-        }
-      }
-      const { payload_schema: present } = await client.collection(collection);
+      if (usesCustomSharding(entry.config)) await createShardKeys(client, name, entry, replicas);
+      const { payload_schema: present } = await client.collection(name);
       for (const [field, schema] of Object.entries(entry.payloadSchema)) {
-        if (present[field] === undefined) await client.createPayloadIndex(collection, field, indexSchemaOf(schema));
+        if (present[field] === undefined) await client.createPayloadIndex(name, field, indexSchemaOf(schema));
       }
       const later = laterParamsOf(entry.config);
-      if (later !== undefined) await client.updateCollection(collection, later);
+      if (later !== undefined) await client.updateCollection(name, later);
     },
 
     /**
@@ -191,21 +205,25 @@ export function createRestoreActivities(deps: ActivityDeps) {
      * @throws FleetError `ClusterNotReady` until every shard has all its replicas, Active
      */
     async placeReplicas(input: CollectionTarget): Promise<ReplicaTask[]> {
-      const { entry, replicas, wanted } = await readReplicas(input);
+      const { entry, name, replicas, wanted } = await readReplicas(input);
+      const extra = replicas.find(({ shard }) => entry.shards.every((other) => other.shard !== shard));
+      if (extra !== undefined) {
+        throw new FleetError('ClusterNotReady', `"${name}" still has shard ${extra.shard}, which the backup has not.`);
+      }
       for (const { shard, shardKey } of entry.shards) {
         const found = replicas.filter((replica) => replica.shard === shard);
         const active = found.filter(({ state }) => state === 'Active').length;
         if (found.length !== wanted || active !== wanted) {
           throw new FleetError(
             'ClusterNotReady',
-            `Shard ${shard} of "${input.collection}" has ${active} Active of ${wanted} replicas.`,
+            `Shard ${shard} of "${name}" has ${active} Active of ${wanted} replicas.`,
           );
         }
         const key = found[0]?.shardKey;
         if (key !== shardKey) {
           throw new FleetError(
             'RestoreRefused',
-            `Shard ${shard} of "${input.collection}" has shard key ${String(key)}, backed up was ${String(shardKey)}.`,
+            `Shard ${shard} of "${name}" has shard key ${String(key)}, backed up was ${String(shardKey)}.`,
           );
         }
       }
@@ -219,7 +237,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
      * @throws FleetError `ClusterNotReady` while a replica is not Active, `IntegrityMismatch` when counts or indexes differ
      */
     async verifyRestoredCollection(input: CollectionTarget): Promise<{ points: number }> {
-      const { entry, replicas, wanted, client } = await readReplicas(input);
+      const { entry, name, replicas, wanted, client } = await readReplicas(input);
       let total = 0;
       for (const { shard, points } of entry.shards) {
         const found = replicas.filter((replica) => replica.shard === shard);
@@ -227,7 +245,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
         if (pending !== undefined || found.length !== wanted) {
           throw new FleetError(
             'ClusterNotReady',
-            `Shard ${shard} of "${input.collection}" has ${found.length} of ${wanted} replicas, ${found.map(({ state }) => state).join(', ')}.`,
+            `Shard ${shard} of "${name}" has ${found.length} of ${wanted} replicas, ${found.map(({ state }) => state).join(', ')}.`,
           );
         }
         const { low, high } = pointRange(points);
@@ -236,31 +254,25 @@ export function createRestoreActivities(deps: ActivityDeps) {
         if (counts.some((count) => count !== first || count < low || count > high)) {
           throw new FleetError(
             'IntegrityMismatch',
-            `Shard ${shard} of "${input.collection}" was backed up with ${low === high ? low : `${low} to ${high}`} points, its replicas hold ${counts.join(', ')}.`,
+            `Shard ${shard} of "${name}" was backed up with ${low === high ? low : `${low} to ${high}`} points, its replicas hold ${counts.join(', ')}.`,
           );
         }
         total += first;
       }
-      const { payload_schema: present } = await client.collection(input.collection);
+      const { payload_schema: present } = await client.collection(name);
       const lost = Object.keys(entry.payloadSchema).filter((field) => present[field] === undefined);
       if (lost.length > 0) {
-        throw new FleetError(
-          'IntegrityMismatch',
-          `"${input.collection}" lacks the payload indexes ${lost.join(', ')}.`,
-        );
+        throw new FleetError('IntegrityMismatch', `"${name}" lacks the payload indexes ${lost.join(', ')}.`);
       }
       return { points: total };
     },
 
     /** Point the aliases at the restored collections, all in one call. */
-    async restoreAliases(input: {
-      target: ClusterRef;
-      location: BackupLocation;
-      collections: readonly string[];
-    }): Promise<{ aliases: number }> {
+    async restoreAliases(
+      input: RestoreSelection & { target: ClusterRef; location: BackupLocation },
+    ): Promise<{ aliases: number }> {
       const manifest = await readCommitted(store, input.location);
-      const wanted = manifest.collections.filter(({ name }) => input.collections.includes(name));
-      const aliases = wantedAliases(manifest, wanted).map(({ alias, collection }) => ({
+      const aliases = wantedAliases(manifest, restoreItems(manifest, input)).map(({ alias, collection }) => ({
         alias_name: alias,
         collection_name: collection,
       }));
@@ -273,31 +285,48 @@ export function createRestoreActivities(deps: ActivityDeps) {
   };
 
   /** All gates, against the target as it is or, where a number of nodes is given, as it would be made. */
-  async function judge({ target, location, collections, replicationFactor, nodes }: GateInput & { nodes?: number }) {
+  async function judge(input: GateInput) {
+    const { target, location, nodes, replicationFactor, inPlace, aliases } = input;
     const manifest = await readCommitted(store, location);
-    const wanted = manifest.collections.filter(({ name }) => collections.includes(name));
-    const found = nodes === undefined ? await lookAt(target) : { ...EMPTY_TARGET, peers: nodes };
-    const qdrantVersion = found.qdrantVersion ?? manifest.qdrantVersion;
-    const refusals = restoreRefusals(manifest, wanted, { ...found, qdrantVersion }, replicationFactor);
-    return { refusals, wanted, peers: found.peers };
+    const wish: RestoreWish = {
+      items: restoreItems(manifest, input),
+      ...(replicationFactor !== undefined && { replicationFactor }),
+      ...(inPlace !== undefined && { inPlace }),
+      ...(aliases !== undefined && { aliases }),
+    };
+    // The chart's version is taken to be the right one.
+    const found =
+      nodes === undefined
+        ? await lookAt(target)
+        : { qdrantVersion: manifest.qdrantVersion, peers: nodes, collections: [], aliases: [], unknown: [] };
+    return { refusals: restoreRefusals(manifest, wish, found), wish, found, unknown: found.unknown };
   }
 
-  async function lookAt(target: ClusterRef) {
+  async function lookAt(target: ClusterRef): Promise<RestoreTarget & { unknown: string[] }> {
     const peers = await reachablePeers(deps, target, signal());
+    const { disks, unknown } = await freeDisk(deps, target);
     const [{ client }] = peers;
     return {
       qdrantVersion: await client.version(),
       peers: peers.length,
       collections: await client.collections(),
-      aliases: (await client.aliases()).map(({ alias_name: alias }) => alias),
+      aliases: (await client.aliases()).map(({ alias_name: alias, collection_name: collection }) => ({
+        alias,
+        collection,
+      })),
+      space: Object.entries(disks).flatMap(([node, volumes]) =>
+        Object.entries(volumes).map(([volume, { free }]) => ({ node, volume, free })),
+      ),
+      unknown: unknown.map((why) => `free disk: ${why}`),
     };
   }
 
   /** All replicas of the collection, each as its own peer sees it. */
-  async function readReplicas({ target, location, collection, replicationFactor }: CollectionTarget) {
+  async function readReplicas(input: CollectionTarget) {
+    const { target, location, collection, as: name = collection, replicationFactor } = input;
     const entry = await readEntry(store, location, collection);
     const peers = await reachablePeers(deps, target, signal());
-    const views = await Promise.all(peers.map((peer) => peer.client.collectionCluster(collection)));
+    const views = await Promise.all(peers.map((peer) => peer.client.collectionCluster(name)));
     const replicas = views.flatMap((view) =>
       view.local.map(({ shard_id: shard, state, points_count: points, shard_key: shardKey }) => ({
         shard,
@@ -308,28 +337,26 @@ export function createRestoreActivities(deps: ActivityDeps) {
       })),
     );
     const [{ client }] = peers;
-    return { entry, replicas, wanted: replicasOf(entry.config, peers.length, replicationFactor), client };
+    return { entry, name, replicas, wanted: replicasOf(entry.config, peers.length, replicationFactor), client };
   }
 }
 
-/** Shard keys with their number of shards, in the order of the shard ids they were given. */
-function shardKeys(entry: CollectionEntry): Map<string | number, number> {
-  const counts = new Map<string | number, number>();
-  for (const { shardKey } of entry.shards) {
-    if (shardKey !== undefined) counts.set(shardKey, (counts.get(shardKey) ?? 0) + 1);
+/** The keys with the shards that they had, in the order that gives each shard its old id. */
+async function createShardKeys(
+  client: QdrantClient,
+  name: string,
+  entry: CollectionEntry,
+  replicas: number,
+): Promise<void> {
+  const plan = shardKeyPlan(entry.shards);
+  if ('problem' in plan) throw new FleetError('RestoreRefused', `Collection "${entry.name}": ${plan.problem}.`);
+  const { local, remote } = await client.collectionCluster(name);
+  const existing = [...local, ...remote].flatMap(({ shard_key: key }) =>
+    key === undefined || key === null ? [] : [key],
+  );
+  const { create, drop } = remainingKeySteps(plan, new Set(existing));
+  for (const { key, shards } of create) {
+    await client.createShardKey(name, { shard_key: key, shards_number: shards, replication_factor: replicas });
   }
-  return counts;
-}
-
-async function shardKeysOf(
-  client: {
-    collectionCluster(name: string): Promise<{
-      local: readonly { shard_key?: string | number }[];
-      remote: readonly { shard_key?: string | number }[];
-    }>;
-  },
-  collection: string,
-): Promise<(string | number)[]> {
-  const { local, remote } = await client.collectionCluster(collection);
-  return [...local, ...remote].flatMap(({ shard_key: key }) => (key === undefined || key === null ? [] : [key]));
+  for (const key of drop) await client.deleteShardKey(name, key);
 }

@@ -90,6 +90,17 @@ export const RestoreBody = z
     nodes: nodes.optional(),
     replicationFactor: nodes.optional(),
     collections: collections.optional(),
+    rename: z
+      .record(z.string(), z.string())
+      .optional()
+      .openapi({
+        description: 'New names by the names in the backup; the others keep theirs.',
+        example: { documents: 'documents_v2' },
+      }),
+    inPlace: z.boolean().optional().openapi({
+      description: 'Replace the collections of the same names, after a fresh backup of them; the cluster has to exist.',
+    }),
+    aliases: z.boolean().optional().openapi({ description: 'false leaves the aliases out; default true.' }),
     via: z.enum(RESTORE_VIA).optional().openapi({
       description: 'How the bytes get to the nodes: by their own reads of the bucket (default), or through a worker.',
     }),

@@ -1,27 +1,33 @@
-import { CancellationScope, executeChild, isCancellation, workflowInfo } from '@temporalio/workflow';
-import type { ReplicaTask } from '../activities/recovery.ts';
+import {
+  ApplicationFailure,
+  CancellationScope,
+  executeChild,
+  isCancellation,
+  workflowInfo,
+} from '@temporalio/workflow';
 import type { RestorePlan, RestorePreview } from '../activities/restore.ts';
-import { isRetryable } from '../src/domain/errors.ts';
+import { nameIn } from '../src/domain/compatibility.ts';
+import { FleetError } from '../src/domain/errors.ts';
 import { parseRestoreInput } from '../src/domain/input.ts';
-import type { ClusterRef } from '../src/domain/naming.ts';
+import { BackupCluster } from './backup-cluster.ts';
 import { DeleteCluster } from './delete-cluster.ts';
 import { ProvisionCluster } from './provision-cluster.ts';
-import { control, described, once, persistent, polled, preflight, relaying } from './shared/activity-proxies.ts';
-import { hasCode, isFailure, reasonOf } from './shared/failures.ts';
+import { control, persistent, preflight } from './shared/activity-proxies.ts';
+import { isFailure, reasonOf } from './shared/failures.ts';
 import { checked } from './shared/input.ts';
 import { runOperation } from './shared/operation.ts';
+import { dropWhenIdle, inParallel, restoreCollection } from './shared/restore-collection.ts';
 
 const STEPS = {
   open: 'Open the backup',
   cluster: 'Create the cluster',
+  fresh: 'Back up what is replaced',
   lease: 'Take the lease',
   gates: 'Check the gates',
   restore: 'Restore the collections',
   aliases: 'Switch the aliases',
 } as const;
 
-/** Times that a collection is dropped and made again after a recovery with unknown outcome. */
-const MAX_ROUNDS = 3;
 /** Collections that are restored side by side. */
 const PARALLEL_COLLECTIONS = 2;
 
@@ -29,14 +35,19 @@ const PARALLEL_COLLECTIONS = 2;
  * Restore a backup into another cluster, which is made when it does not exist, with any number of nodes. Every replica
  * pulls its shard from the bucket; counts are proven on each; aliases come last. A failure removes what was made.
  *
+ * With `"inPlace":true` the collections of an existing cluster are replaced: a fresh backup of them first, all gates,
+ * and then each is dropped and restored. Writes after the fresh backup are lost, so stop them before.
+ *
  * Input: `{"tenant":"acme","source":"docs","backup":"<id>","cluster":"docs2","nodes":2}`; `"dryRun":true` only tells what
  * would happen, how many bytes would be pulled, and which gate would refuse.
  */
 export async function RestoreCluster(input: unknown): Promise<Restored | (RestorePreview & { dryRun: true })> {
   const parsed = checked(input, parseRestoreInput);
-  const { tenant, source, backup, cluster, nodes, replicationFactor, collections, via, dryRun = false } = parsed;
+  const { tenant, source, backup, cluster, nodes, replicationFactor, collections, rename, via } = parsed;
+  const { inPlace = false, aliases: withAliases = true, dryRun = false } = parsed;
   const target = { tenant, cluster };
-  return runOperation({ kind: 'restore', ref: target, steps: Object.values(STEPS) }, async (operation) => {
+  const steps = Object.values(STEPS).filter((step) => inPlace || step !== STEPS.fresh);
+  return runOperation({ kind: 'restore', ref: target, steps }, async (operation) => {
     const { saga } = operation;
     // The lease is written first of all, so it has to go however little came after it.
     saga.add(`lease on backup ${backup} of ${source}`, () => persistent.closeBackup({ tenant, source, backup }));
@@ -46,6 +57,7 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
         preflight.openBackup({
           ...{ tenant, source, backup },
           ...(collections !== undefined && { collections }),
+          ...(rename !== undefined && { rename }),
           ...(via !== undefined && { via }),
         }),
       (found) => `${found.collections.length} collections, ${megabytes(found)} MB, Qdrant ${found.qdrantVersion}`,
@@ -55,15 +67,25 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
     let relayed = 0;
 
     const names = plan.collections.map(({ name }) => name);
+    const selection = { collections: names, ...(rename !== undefined && { rename }) };
     const replicas = replicationFactor === undefined ? {} : { replicationFactor };
+    const wish = {
+      ...{ target, location },
+      ...selection,
+      ...replicas,
+      ...(inPlace && { inPlace }),
+      ...(!withAliases && { aliases: withAliases }),
+    };
 
     const existed = await control.clusterExists(target);
+    const asMade = existed ? {} : { nodes: nodes ?? plan.spec.nodes };
     if (dryRun) {
-      for (const step of [STEPS.cluster, STEPS.lease, STEPS.restore, STEPS.aliases]) operation.skip(step, 'dry run');
-      const asMade = existed ? {} : { nodes: nodes ?? plan.spec.nodes };
+      for (const step of steps.filter((name) => name !== STEPS.open && name !== STEPS.gates)) {
+        operation.skip(step, 'dry run');
+      }
       const preview = await operation.step(
         STEPS.gates,
-        () => control.previewRestore({ target, location, collections: names, ...replicas, ...asMade }),
+        () => control.previewRestore({ ...wish, ...asMade }),
         ({ refusals }) => refusals.map(({ detail }) => detail).join('; ') || 'nothing is in the way',
       );
       await control.closeBackup({ tenant, source, backup });
@@ -71,62 +93,141 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
     }
     if (existed) operation.skip(STEPS.cluster, 'it exists');
     else {
-      await operation.step(STEPS.cluster, () => provision(plan));
+      await operation.step(STEPS.cluster, async () => {
+        if (inPlace) {
+          const problem = `inPlace replaces collections of a cluster that exists, and ${tenant}/${cluster} does not. Leave it out.`;
+          throw new FleetError('RestoreRefused', problem);
+        }
+        // What can be known before there is a cluster should not cost one.
+        await control.checkRestoreGates({ ...wish, ...asMade });
+        await provision(plan);
+      });
       saga.add(`cluster ${tenant}/${cluster}`, async () => {
         await persistent.releaseLease(target);
         await executeChild(DeleteCluster, { workflowId: `${workflowInfo().workflowId}/undo`, args: [target] });
       });
     }
-    await operation.step(STEPS.lease, () => control.takeLease({ ...target, mode: 'exclusive' }));
+    if (!inPlace) return restore();
 
-    await operation.step(STEPS.gates, () =>
-      control.checkRestoreGates({ target, location, collections: names, ...replicas }),
-    );
-
-    const points = await operation.step(
-      STEPS.restore,
+    const fresh = await operation.step(
+      STEPS.fresh,
       async () => {
-        let total = 0;
-        let restored = 0;
-        await inParallel(names, PARALLEL_COLLECTIONS, async (collection) => {
-          let ours = true;
-          // A cluster that we made goes as a whole.
-          if (existed) {
-            saga.add(`collection "${collection}"`, async () => {
-              if (ours) await dropWhenIdle({ target, collection });
-            });
-          }
-          const restoredPoints = await restoreCollection(
-            { target, location, collection, ...replicas },
-            {
-              ...(relayQueue !== undefined && { relayQueue }),
-              onForeign: () => {
-                ours = false;
-              },
-              onRelayed: (bytes) => {
-                relayed += bytes;
-              },
-            },
-          );
-          // Not `total += await ...`: that would add to what the total was before the other lane's result.
-          total += restoredPoints;
-          restored += 1;
-          operation.advance(STEPS.restore, restored, names.length, 'collections');
-        });
-        return total;
+        const { replaced } = await control.checkRestoreGates(wish);
+        return replaced.length === 0 ? undefined : { kept: replaced, ...(await backUp(replaced)) };
       },
-      (total) => `${total} points, counted on every replica`,
+      (made) => (made === undefined ? 'nothing is replaced' : `${made.kept.length} collections in ${made.backup}`),
     );
+    return fresh === undefined ? restore() : replace(fresh);
 
-    const { aliases } = await operation.step(
-      STEPS.aliases,
-      () => control.restoreAliases({ target, location, collections: names }),
-      (switched) => `${switched.aliases} aliases`,
-    );
-    await control.closeBackup({ tenant, source, backup });
-    const bytes = plan.collections.reduce((sum, collection) => sum + collection.bytes, 0);
-    return { cluster, backup, collections: names.length, points, bytes, relayed, aliases };
+    /** Replace what the fresh backup holds. Every failure from here on tells how to get it back. */
+    async function replace({ backup: keptIn, kept }: { backup: string; kept: readonly string[] }): Promise<Restored> {
+      const dropped: string[] = [];
+      const scope = CancellationScope.current();
+      saga.add(`the collections that were replaced in ${tenant}/${cluster}`, () => {
+        if (dropped.length > 0 && scope.consideredCancelled) throw new FleetError('CleanupIncomplete', howBack());
+        return Promise.resolve();
+      });
+      try {
+        const result = await restore({
+          known: (replaced) => {
+            const news = replaced.filter((name) => !kept.includes(name));
+            if (news.length === 0) return;
+            const what = news.map((name) => `"${name}"`).join(', ');
+            throw new FleetError('RestoreRefused', `${what} appeared in the target after its backup. Start again.`);
+          },
+          beforeMaking: async (collection) => {
+            if (!kept.includes(collection)) return;
+            dropped.push(collection);
+            await control.dropReplacedCollection({ target, collection, keptIn });
+          },
+        });
+        return { ...result, freshBackup: keptIn };
+      } catch (error) {
+        if (isCancellation(error) || !isFailure(error)) throw error;
+        const { code, message } = reasonOf(error);
+        throw ApplicationFailure.nonRetryable(`${message} ${howBack()}`, code);
+      }
+
+      function howBack(): string {
+        if (dropped.length === 0) return `Nothing was dropped; the backup ${keptIn} of ${cluster} was made before.`;
+        const again = { tenant, source: cluster, backup: keptIn, cluster, collections: dropped };
+        const start = `temporal workflow start --type RestoreCluster --task-queue ${workflowInfo().taskQueue}`;
+        return `What was dropped is in backup ${keptIn} of ${cluster}; this brings it back: ${start} --input '${JSON.stringify(again)}'`;
+      }
+    }
+
+    async function restore(hooks: Hooks = {}): Promise<Restored> {
+      await operation.step(STEPS.lease, () => control.takeLease({ ...target, mode: 'exclusive' }));
+      await operation.step(
+        STEPS.gates,
+        async () => {
+          const found = await control.checkRestoreGates(wish);
+          hooks.known?.(found.replaced);
+          return found;
+        },
+        ({ unknown }) => (unknown.length === 0 ? 'nothing is in the way' : `not known: ${unknown.join(', ')}`),
+      );
+
+      const points = await operation.step(
+        STEPS.restore,
+        async () => {
+          let total = 0;
+          let restored = 0;
+          await inParallel(names, PARALLEL_COLLECTIONS, async (collection) => {
+            const as = nameIn(rename, collection);
+            await hooks.beforeMaking?.(as);
+            let ours = true;
+            // A cluster that we made goes as a whole.
+            if (existed) {
+              saga.add(`collection "${as}"`, async () => {
+                if (ours) await dropWhenIdle({ target, collection: as });
+              });
+            }
+            const restoredPoints = await restoreCollection(
+              { ...{ target, location, collection }, ...(as !== collection && { as }), ...replicas },
+              {
+                ...(relayQueue !== undefined && { relayQueue }),
+                onForeign: () => {
+                  ours = false;
+                },
+                onRelayed: (bytes) => {
+                  relayed += bytes;
+                },
+              },
+            );
+            // Not `total += await ...`: that would add to what the total was before the other lane's result.
+            total += restoredPoints;
+            restored += 1;
+            operation.advance(STEPS.restore, restored, names.length, 'collections');
+          });
+          return total;
+        },
+        (total) => `${total} points, counted on every replica`,
+      );
+
+      let aliases = 0;
+      if (withAliases) {
+        const switched = await operation.step(
+          STEPS.aliases,
+          () => control.restoreAliases({ target, location, ...selection }),
+          (done) => `${done.aliases} aliases`,
+        );
+        ({ aliases } = switched);
+      } else operation.skip(STEPS.aliases, 'left out, as asked');
+      await control.closeBackup({ tenant, source, backup });
+      const bytes = plan.collections.reduce((sum, collection) => sum + collection.bytes, 0);
+      return { cluster, backup, collections: names.length, points, bytes, relayed, aliases };
+    }
   });
+
+  /** The collections that go, as they are now. The backup stays whatever becomes of the restore. */
+  function backUp(replaced: readonly string[]): Promise<{ backup: string }> {
+    return executeChild(BackupCluster, {
+      workflowId: `${workflowInfo().workflowId}/fresh-backup`,
+      args: [{ ...target, collections: replaced }],
+      staticSummary: `${replaced.length} collections of ${tenant}/${cluster}, before they are replaced`,
+    });
+  }
 
   /** A cluster like the one backed up, empty. It cleans up after itself when it fails. */
   function provision({ spec }: RestorePlan): Promise<unknown> {
@@ -138,7 +239,15 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
   }
 }
 
-interface Restored {
+/** What an in-place restore does besides. */
+interface Hooks {
+  /** Sees the collections that will be replaced, and throws when they are not the right ones. */
+  readonly known?: (replaced: readonly string[]) => void;
+  /** Called with the collection's name in the target before it is made. */
+  readonly beforeMaking?: (collection: string) => Promise<void>;
+}
+
+interface Restored extends Record<string, unknown> {
   readonly cluster: string;
   readonly backup: string;
   readonly collections: number;
@@ -148,102 +257,8 @@ interface Restored {
   /** Bytes that went through workers; 0 where the nodes read the bucket. */
   readonly relayed: number;
   readonly aliases: number;
-}
-
-interface RestoreWay {
-  /** Queue of the workers that serve the shards; absent where the nodes read the bucket. */
-  readonly relayQueue?: string;
-  /** Called when the collection turns out to be somebody else's, who made it after the gates. */
-  readonly onForeign: () => void;
-  /** Called with the bytes that one replica got through a worker. */
-  readonly onRelayed: (bytes: number) => void;
-}
-
-interface CollectionInput {
-  readonly target: ClusterRef;
-  readonly location: RestorePlan['location'];
-  readonly collection: string;
-  readonly replicationFactor?: number;
-}
-
-/**
- * Restore one collection. When a recovery ends without an answer nobody knows whether it still runs, and two that
- * overlap undo each other; so the collection, which is ours, is dropped once all nodes are idle, and made again.
- *
- * @returns points in it
- */
-async function restoreCollection(input: CollectionInput, way: RestoreWay): Promise<number> {
-  const { target, collection } = input;
-  const what = `"${collection}"`;
-  for (let round = 1; ; round += 1) {
-    try {
-      await create();
-      const replicas = await control.placeReplicas.executeWithOptions(polled(300, `Replicas of ${what} in place`), [
-        input,
-      ]);
-      await pullAll(input, replicas, way);
-      const verified = await control.verifyRestoredCollection.executeWithOptions(
-        polled(600, `Count ${what} on every replica`),
-        [input],
-      );
-      return verified.points;
-    } catch (error) {
-      if (isCancellation(error) || !isFailure(error)) throw error;
-      // A recovery is tried once only, so whatever another try could mend ends up here.
-      if (!isRetryable(reasonOf(error).code) || round === MAX_ROUNDS) throw error;
-      await CancellationScope.nonCancellable(() => dropWhenIdle({ target, collection }));
-    }
-  }
-
-  async function create(): Promise<void> {
-    try {
-      await control.createRestoredCollection.executeWithOptions(described(`Collection ${what}`), [input]);
-    } catch (error) {
-      if (hasCode(error, 'RestoreRefused')) way.onForeign();
-      throw error;
-    }
-  }
-}
-
-/** Drop a collection that we made, once no node recovers any of it: a recovery goes on when nobody waits for it. */
-async function dropWhenIdle(made: { target: ClusterRef; collection: string }): Promise<void> {
-  await control.awaitRecoveriesIdle.executeWithOptions(polled(3600, `Recoveries of "${made.collection}" have ended`), [
-    made,
-  ]);
-  await persistent.dropRestoredCollection(made);
-}
-
-/** All replicas at once; the failure, if any, only after every pull has ended. */
-async function pullAll(input: CollectionInput, replicas: readonly ReplicaTask[], way: RestoreWay): Promise<void> {
-  const { relayQueue, onRelayed } = way;
-  const pulls = replicas.map(async (replica) => {
-    const what = `"${input.collection}" shard ${replica.shard}`;
-    const task = { ...input, ...replica };
-    if (relayQueue === undefined) {
-      await control.recoverReplica.executeWithOptions(once(`Peer ${replica.peer} pulls ${what}`), [task]);
-      return;
-    }
-    const options = relaying(relayQueue, `Peer ${replica.peer} gets ${what} through a worker`);
-    const { relayed } = await control.relayReplica.executeWithOptions(options, [task]);
-    onRelayed(relayed);
-  });
-  const failed = (await Promise.allSettled(pulls)).find((outcome) => outcome.status === 'rejected');
-  if (failed !== undefined) throw failed.reason;
-}
-
-/** Once one fails no other is begun; the failure comes when all that were begun have ended. */
-async function inParallel<T>(items: readonly T[], width: number, run: (item: T) => Promise<void>): Promise<void> {
-  const queue = [...items];
-  const lanes = Array.from({ length: width }, async () => {
-    try {
-      for (let item = queue.shift(); item !== undefined; item = queue.shift()) await run(item);
-    } catch (error) {
-      queue.length = 0;
-      throw error;
-    }
-  });
-  const failed = (await Promise.allSettled(lanes)).find((outcome) => outcome.status === 'rejected');
-  if (failed !== undefined) throw failed.reason;
+  /** In place: the backup of what was replaced, made right before. */
+  readonly freshBackup?: string;
 }
 
 function megabytes({ collections }: RestorePlan): string {

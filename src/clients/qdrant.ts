@@ -172,6 +172,11 @@ export class QdrantClient {
     await this.#result('PUT', this.#path(collection, '/shards?timeout=30'), key, 60_000);
   }
 
+  /** Its shards go with it. */
+  async deleteShardKey(collection: string, key: string | number): Promise<void> {
+    await this.#result('POST', this.#path(collection, '/shards/delete?timeout=30'), { shard_key: key }, 60_000);
+  }
+
   async createPayloadIndex(collection: string, field: string, schema: unknown): Promise<void> {
     const body = { field_name: field, field_schema: schema };
     await this.#result('PUT', this.#path(collection, '/index?wait=true&timeout=60'), body, 120_000);

@@ -45,6 +45,15 @@ export interface RestoreInput {
   readonly replicationFactor?: number;
   /** Only these collections; default all. */
   readonly collections?: readonly string[];
+  /** New names by the names in the backup; the others keep theirs. */
+  readonly rename?: Readonly<Record<string, string>>;
+  /**
+   * Replace the collections of the same names, after a fresh backup of them. The cluster has to exist. What is written
+   * to them after that backup is lost.
+   */
+  readonly inPlace?: boolean;
+  /** `false` leaves the aliases out; default: they come back, last of all. */
+  readonly aliases?: boolean;
   /** How the bytes get to the nodes; default: the configuration's, which is `bucket`. */
   readonly via?: RestoreVia;
   /** Report what would happen, and write nothing. */
@@ -83,7 +92,19 @@ export function parseBackupInput(input: unknown): BackupInput {
 }
 
 export function parseRestoreInput(input: unknown): RestoreInput {
-  return readInput(input, (r) => ({
+  return readInput(input, (r) => {
+    const parsed = restoreInput(r);
+    checkRename(r, parsed);
+    if (parsed.inPlace === true) {
+      if (parsed.rename !== undefined) r.bad('rename', 'cannot be combined with "inPlace", which keeps all names');
+      if (parsed.nodes !== undefined) r.bad('nodes', 'is of a cluster that is made; "inPlace" needs one that exists');
+    }
+    return parsed;
+  });
+}
+
+function restoreInput(r: Reader): RestoreInput {
+  return {
     tenant: r.name('tenant', MAX_TENANT_LENGTH),
     backup: r.required('backup', backupIdProblem),
     source: r.name('source', MAX_CLUSTER_LENGTH),
@@ -91,9 +112,24 @@ export function parseRestoreInput(input: unknown): RestoreInput {
     ...r.integer('nodes', { min: 1, max: MAX_NODES }),
     ...r.integer('replicationFactor', { min: 1, max: MAX_NODES }),
     ...r.strings('collections', { min: 1 }),
+    ...r.names('rename', collectionNameProblem),
+    ...r.boolean('inPlace'),
+    ...r.boolean('aliases'),
     ...r.oneOf('via', RESTORE_VIA),
     ...r.boolean('dryRun'),
-  }));
+  };
+}
+
+/** Whether the backup holds the collections, and the target the names, is seen later. */
+function checkRename(r: Reader, { rename = {}, collections }: RestoreInput): void {
+  const names = Object.values(rename);
+  const kept = (collections ?? []).filter((name) => !Object.hasOwn(rename, name));
+  for (const [from, to] of Object.entries(rename)) {
+    if (collections?.includes(from) === false) r.bad(`rename.${from}`, 'is not among "collections"');
+    if (names.filter((name) => name === to).length > 1 || kept.includes(to)) {
+      r.bad(`rename.${from}`, `"${to}" would be the name of two collections`);
+    }
+  }
 }
 
 export function parseVerifyInput(input: unknown): VerifyInput {
@@ -328,6 +364,20 @@ class Reader {
         return this.bad(field, 'must be an object of strings, such as {"disk": "nvme"}');
       }
       return Object.fromEntries(entries) as Record<string, string>;
+    });
+  }
+
+  /** An object of strings: from a name to another. */
+  names<K extends string>(field: K, check: Check): Optional<K, Record<string, string>> {
+    return this.#optional(field, (value) => {
+      if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+        return this.bad(field, `must be an object such as {"old": "new"}, is ${typeOf(value)}`);
+      }
+      for (const [key, name] of Object.entries(value)) {
+        const problem = typeof name === 'string' ? check(name) : `must be a string, is ${typeOf(name)}`;
+        if (problem !== undefined) this.bad(`${field}.${key}`, problem);
+      }
+      return value as Record<string, string>;
     });
   }
 

@@ -70,4 +70,25 @@ describe('workflow inputs', () => {
     expect(problems(parseRestoreInput, input)['backup']).toContain('20261121T030000Z-1a2b3c4d');
     expect(problems(parseRestoreInput, { ...input, collections: [] })['collections']).toContain('leave the field out');
   });
+
+  test('a restore renames to names that are legal, distinct and selected', () => {
+    const input = { tenant: 'acme', source: 'docs', cluster: 'docs2', backup: '20261121T030000Z-1a2b3c4d' };
+    const rename = { documents: 'documents_v2' };
+    expect(parseRestoreInput({ ...input, rename })).toEqual({ ...input, rename });
+    expect(problems(parseRestoreInput, { ...input, rename: ['a'] })['rename']).toContain('{"old": "new"}');
+    expect(problems(parseRestoreInput, { ...input, rename: { a: 'x/y', b: 3 } })).toEqual({
+      'rename.a': expect.stringContaining('must not contain'),
+      'rename.b': expect.stringContaining('must be a string'),
+    });
+    expect(problems(parseRestoreInput, { ...input, rename: { a: 'c', b: 'c' } })).toHaveProperty(['rename.a']);
+    const selected = { ...input, collections: ['a', 'c'], rename: { a: 'c', b: 'd' } };
+    expect(problems(parseRestoreInput, selected)).toEqual({
+      'rename.a': '"c" would be the name of two collections',
+      'rename.b': 'is not among "collections"',
+    });
+    expect(problems(parseRestoreInput, { ...input, rename, inPlace: true, nodes: 3 })).toEqual({
+      rename: expect.stringContaining('inPlace'),
+      nodes: expect.stringContaining('inPlace'),
+    });
+  });
 });

@@ -11,8 +11,14 @@ import {
 import { chartValues } from '../../src/domain/chart-values.ts';
 import { DEFAULT_PRESETS, resolveSpec } from '../../src/domain/cluster.ts';
 import { createRequestOf, indexSchemaOf, laterParamsOf, replicasOf } from '../../src/domain/collection-config.ts';
-import { restoreRefusals, type RestoreTarget } from '../../src/domain/compatibility.ts';
+import {
+  restoreRefusals,
+  wantedAliases,
+  type RestoreTarget,
+  type RestoreWish,
+} from '../../src/domain/compatibility.ts';
 import { ERROR_CODES, FleetError, isErrorCode, isRetryable } from '../../src/domain/errors.ts';
+import { remainingKeySteps, shardKeyPlan, type ShardKeyStep } from '../../src/domain/shard-keys.ts';
 import { stepTable } from '../../src/domain/operation.ts';
 import { byPeer, planShards, type CollectionPlacement } from '../../src/domain/topology.ts';
 
@@ -125,14 +131,30 @@ describe('commit record', () => {
 });
 
 describe('restore gates', () => {
+  const entry = {
+    name: 'docs',
+    config: { params: { replication_factor: 2 } },
+    payloadSchema: {},
+    shards: [
+      { shard: 0, size: 100 },
+      { shard: 1, size: 100 },
+    ],
+  };
   const manifest = {
     qdrantVersion: '1.18.3',
-    collections: [{ name: 'docs', config: {}, payloadSchema: {}, shards: [{ shard: 0 }, { shard: 1 }] }],
+    collections: [entry],
     aliases: [{ alias: 'live', collection: 'docs' }],
   } as unknown as BackupManifest;
   const target: RestoreTarget = { qdrantVersion: '1.18.3', peers: 2, collections: [], aliases: [] };
-  const gates = (change: Partial<RestoreTarget>, factor?: number) =>
-    restoreRefusals(manifest, manifest.collections, { ...target, ...change }, factor).map(({ gate }) => gate);
+  const refusalsOf = (change: Partial<RestoreTarget>, wish: Partial<RestoreWish> = {}, of: { name: string } = entry) =>
+    restoreRefusals(manifest, { items: [{ entry: of as never, as: of.name }], ...wish }, { ...target, ...change });
+  const gates = (...args: Parameters<typeof refusalsOf>) => refusalsOf(...args).map(({ gate }) => gate);
+  const live = (collection: string) => [{ alias: 'live', collection }];
+  const custom = (...shards: [number, string | number][]) => ({
+    ...entry,
+    config: { params: { sharding_method: 'custom' } },
+    shards: shards.map(([shard, shardKey]) => ({ shard, shardKey, size: 1 })),
+  });
 
   test.each([
     ['1.18.3', true],
@@ -147,16 +169,96 @@ describe('restore gates', () => {
     expect(gates({ qdrantVersion })).toEqual(allowed ? [] : ['version']);
   });
 
-  test('existing names, too few peers and gaps in shard ids are refused', () => {
-    expect(gates({ collections: ['docs'], aliases: ['live'] }, 3)).toEqual(['existing', 'replication', 'aliases']);
+  test('existing names, too few peers and gaps in shard ids are refused, each with a remedy', () => {
+    const refusals = refusalsOf({ collections: ['docs'], aliases: live('old') }, { replicationFactor: 3 });
+    expect(refusals.map(({ gate }) => gate)).toEqual(['existing', 'replication', 'aliases']);
+    for (const { remedy } of refusals) expect(remedy).toMatch(/"rename"|add nodes|"aliases": false/);
     expect(gates({ collections: ['live'] })).toEqual(['aliases']);
-    const gap = [{ ...manifest.collections[0], shards: [{ shard: 0 }, { shard: 2 }] }];
-    expect(restoreRefusals(manifest, gap as never, target, undefined).map(({ gate }) => gate)).toEqual(['shard-keys']);
-    const keyed = [{ ...manifest.collections[0], shards: [{ shard: 1 }, { shard: 2 }] }];
-    expect(restoreRefusals(manifest, keyed as never, target, undefined)).toEqual([]);
-    const late = [{ ...manifest.collections[0], shards: [{ shard: 2 }, { shard: 3 }] }];
-    expect(restoreRefusals(manifest, late as never, target, undefined).map(({ gate }) => gate)).toEqual(['shard-keys']);
-    expect(restoreRefusals(manifest, [], target, undefined).map(({ gate }) => gate)).toEqual(['collections']);
+    expect(gates({ collections: ['live'] }, { aliases: false })).toEqual([]);
+    expect(gates({ aliases: [{ alias: 'docs', collection: 'old' }] })).toEqual(['existing']);
+    const gap = { ...entry, shards: [0, 2].map((shard) => ({ shard, size: 1 })) };
+    expect(gates({}, {}, gap)).toEqual(['shard-keys']);
+    expect(gates({}, { items: [] })).toEqual(['collections']);
+  });
+
+  test('renamed collections take their aliases along, and must not meet', () => {
+    const items = [{ entry: entry as never, as: 'docs_v2' }];
+    expect(wantedAliases(manifest, items)).toEqual([{ alias: 'live', collection: 'docs_v2' }]);
+    expect(gates({ collections: ['docs'] }, { items })).toEqual([]);
+    expect(gates({ collections: ['docs_v2'] }, { items })).toEqual(['existing']);
+    expect(gates({}, { items: [...items, ...items] })).toEqual(['names']);
+    expect(gates({}, { items: [{ entry: entry as never, as: 'live' }] })).toEqual(['aliases']);
+  });
+
+  test('in place: collections and their aliases may be there, but no alias is lost', () => {
+    const there = { collections: ['docs', 'other'], aliases: live('docs') };
+    expect(gates(there, { inPlace: true })).toEqual([]);
+    expect(gates({ ...there, aliases: live('other') }, { inPlace: true })).toEqual(['aliases']);
+    const lost = { ...there, aliases: [...live('docs'), { alias: 'new', collection: 'docs' }] };
+    expect(gates(lost, { inPlace: true })).toEqual(['aliases']);
+  });
+
+  test('disk: twice what lands on the fullest node, on every volume; what is replaced makes room', () => {
+    const space = (free: number) => ({ space: [{ node: 'qdrant-0', volume: 'storage', free }] });
+    // Two replicas of both shards on two nodes: 200 bytes each.
+    expect(gates(space(400))).toEqual([]);
+    expect(refusalsOf(space(399))).toEqual([
+      {
+        gate: 'disk',
+        detail: expect.stringContaining('volume "storage" of qdrant-0'),
+        remedy: expect.stringContaining('enlarge'),
+      },
+    ]);
+    expect(gates({ ...space(200), peers: 4 })).toEqual([]);
+    expect(gates({ ...space(200), collections: ['docs'] }, { inPlace: true, aliases: false })).toEqual([]);
+    expect(gates(space(200), { inPlace: true })).toEqual(['disk']);
+    expect(gates(space(200), { replicationFactor: 1 })).toEqual([]);
+  });
+
+  test('shard keys with gaps can be made again, split ones cannot', () => {
+    expect(gates({}, {}, custom([1, 'a'], [2, 'a'], [5, 'b']))).toEqual([]);
+    expect(gates({}, {}, custom([1, 'a'], [2, 'b'], [3, 'a']))).toEqual(['shard-keys']);
+    expect(gates({}, {}, custom([0, 'a']))).toEqual(['shard-keys']);
+  });
+});
+
+describe('shard key plan', () => {
+  /** What Qdrant does with keys: each key's shards get the ids after the highest in use. */
+  const play = (
+    steps: readonly ShardKeyStep[],
+    drop: readonly (string | number)[],
+    shards = new Map<number, string | number>(),
+  ) => {
+    for (const { key, shards: count } of steps) {
+      for (let n = 0; n < count; n += 1) shards.set(Math.max(0, ...shards.keys()) + 1, key);
+    }
+    for (const [id, key] of shards) if (drop.includes(key)) shards.delete(id);
+    return shards;
+  };
+  const keyed = fc
+    .array(fc.tuple(fc.integer({ min: 1, max: 3 }), fc.boolean()), { minLength: 1, maxLength: 8 })
+    .map((keys) => {
+      let id = 0;
+      return keys.flatMap(([count, kept], index) =>
+        Array.from({ length: count }, () => ({ shard: (id += 1), shardKey: index % 2 ? `k${index}` : index, kept })),
+      );
+    })
+    .map((shards) => shards.filter(({ kept }) => kept).map(({ shard, shardKey }) => ({ shard, shardKey })));
+
+  test('leads to the old ids, from any point that an earlier attempt got to, and leaves no filler', () => {
+    fc.assert(
+      fc.property(keyed, fc.nat(), (shards, stop) => {
+        const plan = shardKeyPlan(shards);
+        if ('problem' in plan) throw new Error(plan.problem);
+        // An earlier attempt made some of the keys, and may have dropped some of the fillers once all were there.
+        const first = remainingKeySteps(plan, new Set());
+        const made = stop % (first.create.length + first.drop.length + 1);
+        const state = play(first.create.slice(0, made), first.drop.slice(0, Math.max(0, made - first.create.length)));
+        const { create, drop } = remainingKeySteps(plan, new Set(state.values()));
+        const found = [...play(create, drop, state)].map(([shard, shardKey]) => ({ shard, shardKey }));
+        expect(found).toEqual(shards);
+      }),
+    );
   });
 });
 

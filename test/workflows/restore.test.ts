@@ -7,6 +7,9 @@ import {
   gate,
   gaveUp,
   ignoringCancellation,
+  LOCATION,
+  SPEC,
+  TASKS,
   untilCancelled,
   Workflows,
   type Fakes,
@@ -202,6 +205,188 @@ describe.concurrent('RestoreCluster into a cluster that exists', () => {
   );
 });
 
+describe.concurrent('RestoreCluster under other names, and by other ways', () => {
+  test('every activity gets the new name, aliases and clean-up too', async () => {
+    const run = await workflows.run(
+      'RestoreCluster',
+      { ...ONE, rename: { one: 'uno' } },
+      {
+        verifyRestoredCollection: fails('IntegrityMismatch'),
+      },
+    );
+    expect(run.of('openBackup')[0]?.input).toMatchObject({ rename: { one: 'uno' } });
+    for (const name of ['createRestoredCollection', 'placeReplicas', 'recoverReplica'] as const) {
+      expect(run.of(name)[0]?.input).toMatchObject({ collection: 'one', as: 'uno' });
+    }
+    expect(run.of('awaitRecoveriesIdle')[0]?.input).toEqual({ target: TARGET, collection: 'uno' });
+    expect(collectionsOf(run, 'dropRestoredCollection')).toEqual(['uno']);
+  });
+
+  test('the aliases follow the new names, or are left out', async () => {
+    const renamed = await workflows.run('RestoreCluster', { ...ONE, rename: { one: 'uno' } });
+    expect(renamed.of('restoreAliases')[0]?.input).toMatchObject({ collections: ['one'], rename: { one: 'uno' } });
+    const without = await workflows.run('RestoreCluster', { ...ONE, aliases: false });
+    expect(without.ended).toMatchObject({ status: 'COMPLETED', result: { aliases: 0 } });
+    expect(without.of('restoreAliases')).toEqual([]);
+    expect(without.of('checkRestoreGates')[0]?.input).toMatchObject({ aliases: false });
+  });
+
+  test('through a worker: on the transfer queue, and never repeated by itself', async () => {
+    const plan = {
+      location: LOCATION,
+      spec: SPEC,
+      qdrantVersion: '1.18.3',
+      via: 'worker',
+      transferQueue: workflows.taskQueue,
+    } as const;
+    const run = await workflows.run('RestoreCluster', ONE, {
+      openBackup: () => ({ ...plan, collections: [{ name: 'one', shards: 1, bytes: 1000 }] }),
+      relayReplica: flaky(1, gaveUp('QdrantUnavailable'), () => ({ relayed: 1000 })),
+    });
+    expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { bytes: 1000, relayed: 3000 } });
+    expect(run.of('recoverReplica')).toEqual([]);
+    // Two of the round that failed, two of the next.
+    expect(run.of('relayReplica')).toHaveLength(4);
+    expect(run.of('dropRestoredCollection')).toHaveLength(1);
+  });
+
+  test('a dry run asks the gates, lets go of the backup and writes nothing', async () => {
+    const preview = {
+      ...{ allowed: false, unknown: [], peers: 2, collections: 1, replaced: [] },
+      ...{ shardReplicas: 2, bytesToPull: 2000, bytesNeededPerNode: 2000 },
+      refusals: [{ gate: 'existing' as const, detail: 'It is there.', remedy: 'rename it' }],
+    };
+    const run = await workflows.run('RestoreCluster', { ...ONE, dryRun: true }, { previewRestore: () => preview });
+    expect(run.ended).toEqual({ status: 'COMPLETED', result: { ...preview, dryRun: true } });
+    expect(run.names).toEqual(['openBackup', 'clusterExists', 'previewRestore', 'closeBackup']);
+    expect(run.of('takeLease')).toEqual([]);
+    const { steps } = await run.progress();
+    expect(steps.find(({ name }) => name === 'Check the gates')).toMatchObject({ message: 'It is there.' });
+    expect(steps.filter(({ phase }) => phase === 'skipped')).toHaveLength(4);
+    const fresh = await workflows.run(
+      'RestoreCluster',
+      { ...ONE, dryRun: true, nodes: 5 },
+      {
+        ...NEW,
+        previewRestore: () => preview,
+      },
+    );
+    expect(fresh.of('previewRestore')[0]?.input).toMatchObject({ nodes: 5 });
+    expect(await childTypes(fresh)).toEqual([]);
+  });
+});
+
+describe.concurrent('RestoreCluster in place', () => {
+  const FRESH = '20261121T040000Z-5e6f7a8b';
+  const IN_PLACE = { ...ONE, inPlace: true };
+  const THERE: Fakes = {
+    checkRestoreGates: () => ({ replaced: ['one'], unknown: [] }),
+    planBackup: () => ({
+      ...{ location: { ...LOCATION, cluster: 'again', backup: FRESH }, attempt: 'run-1', tasks: TASKS },
+      ...{ transferQueue: workflows.taskQueue, startedAt: '2026-11-21T04:00:00.000Z' },
+    }),
+  };
+
+  test('gates, a fresh backup of what goes, the lease, the gates again, and then the drop', async () => {
+    const run = await workflows.run('RestoreCluster', IN_PLACE, THERE);
+    expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { freshBackup: FRESH, points: 10 } });
+    expect(await childTypes(run)).toEqual(['BackupCluster']);
+    expect(run.of('planBackup')[0]?.input).toMatchObject({ ...TARGET, collections: ['one'] });
+    const order = run.calls.map(({ name, input }) => (name === 'takeLease' ? `lease ${input.mode}` : name));
+    const seen = ['checkRestoreGates', 'lease shared', 'commitBackup', 'lease exclusive', 'dropReplacedCollection'];
+    expect(order.filter((name) => seen.includes(name))).toEqual([
+      ...['checkRestoreGates', 'lease shared', 'commitBackup', 'lease exclusive'],
+      ...['checkRestoreGates', 'dropReplacedCollection'],
+    ]);
+    expect(run.of('dropReplacedCollection')[0]?.input).toEqual({ target: TARGET, collection: 'one', keptIn: FRESH });
+    expect(order.indexOf('createRestoredCollection')).toBeGreaterThan(order.indexOf('dropReplacedCollection'));
+  });
+
+  test('nothing of it is there: no backup, no drop', async () => {
+    const run = await workflows.run('RestoreCluster', IN_PLACE);
+    expect(run.ended.status).toBe('COMPLETED');
+    expect(run.of('planBackup')).toEqual([]);
+    expect(run.of('dropReplacedCollection')).toEqual([]);
+  });
+
+  test.for([
+    ['a gate refuses', { checkRestoreGates: fails('RestoreRefused', 'Too old.') }],
+    ['the fresh backup fails', { commitBackup: fails('TopologyUnstable', 'Shards move.') }],
+    ['the cluster does not exist', NEW],
+  ] as const)('%s: nothing was dropped', async ([, fakes]) => {
+    const run = await workflows.run('RestoreCluster', IN_PLACE, { ...THERE, ...fakes });
+    expect(run.ended.status).toBe('FAILED');
+    expect(run.of('dropReplacedCollection')).toEqual([]);
+    expect(run.of('dropRestoredCollection')).toEqual([]);
+    expect(run.names).not.toContain('installRelease');
+  });
+
+  test('a collection that appeared after the fresh backup is not dropped', async () => {
+    const run = await workflows.run(
+      'RestoreCluster',
+      { ...INPUT, inPlace: true },
+      {
+        ...THERE,
+        checkRestoreGates: flaky(1, (() => ({ replaced: ['one'], unknown: [] })) as () => never, () => ({
+          replaced: ['one', 'two'],
+          unknown: [],
+        })),
+      },
+    );
+    expect(run.ended).toMatchObject({ type: 'RestoreRefused' });
+    expect(run.ended.message).toBe(
+      `"two" appeared in the target after its backup. Start again. Nothing was dropped; the backup ${FRESH} of again was made before.`,
+    );
+    expect(run.of('dropReplacedCollection')).toEqual([]);
+  });
+
+  test('a failure after the drop tells the backup and the command that brings it back', async () => {
+    const run = await workflows.run('RestoreCluster', IN_PLACE, {
+      ...THERE,
+      verifyRestoredCollection: fails('IntegrityMismatch', 'Nine points of ten.'),
+    });
+    expect(run.ended.type).toBe('IntegrityMismatch');
+    const [told, command] = (run.ended.message ?? '').split("--input '");
+    expect(told).toContain(`Nine points of ten. What was dropped is in backup ${FRESH} of again`);
+    expect(told).toContain(`temporal workflow start --type RestoreCluster --task-queue ${workflows.taskQueue}`);
+    expect(JSON.parse(command?.replace(/'$/, '') ?? '')).toEqual({
+      ...{ tenant: 'acme', source: 'again', backup: FRESH, cluster: 'again', collections: ['one'] },
+    });
+    // Ours, made after the drop.
+    expect(collectionsOf(run, 'dropRestoredCollection')).toEqual(['one']);
+  });
+
+  test('a drop that fails may have happened: the same is told, and nothing of ours is dropped', async () => {
+    const run = await workflows.run('RestoreCluster', IN_PLACE, {
+      ...THERE,
+      dropReplacedCollection: gaveUp('QdrantUnavailable', 'No answer.'),
+    });
+    expect(run.ended.message).toContain(`No answer. What was dropped is in backup ${FRESH}`);
+    expect(run.of('dropRestoredCollection')).toEqual([]);
+  });
+
+  test('cancelled after the drop: a failure that somebody sees, with the same words', async () => {
+    const run = await workflows.start('RestoreCluster', IN_PLACE, { ...THERE, recoverReplica: untilCancelled });
+    await run.saw('recoverReplica', 2);
+    await run.handle.cancel();
+    const ended = await run.outcome();
+    expect(ended).toMatchObject({ status: 'FAILED', type: 'CleanupIncomplete' });
+    expect(ended.message).toContain(`What was dropped is in backup ${FRESH}`);
+  });
+
+  test('cancelled before the drop: just cancelled', async () => {
+    const run = await workflows.start('RestoreCluster', IN_PLACE, {
+      ...THERE,
+      dropReplacedCollection: untilCancelled,
+      commitBackup: untilCancelled,
+    });
+    await run.saw('commitBackup');
+    await run.handle.cancel();
+    expect(await run.outcome()).toEqual({ status: 'CANCELLED' });
+    expect(run.of('dropReplacedCollection')).toEqual([]);
+  });
+});
+
 describe.concurrent('RestoreCluster into a new cluster', () => {
   test('makes it like the one backed up, empty, with the number of nodes asked for', async () => {
     const run = await workflows.run('RestoreCluster', { ...INPUT, nodes: 5 }, NEW);
@@ -217,8 +402,27 @@ describe.concurrent('RestoreCluster into a new cluster', () => {
     expect(run.ends).toHaveLength(1);
   });
 
+  test('what is known before there is a cluster is refused without making one', async () => {
+    const run = await workflows.run(
+      'RestoreCluster',
+      { ...INPUT, nodes: 3 },
+      {
+        ...NEW,
+        checkRestoreGates: fails('RestoreRefused', 'Too few nodes.'),
+      },
+    );
+    expect(run.ended).toMatchObject({ type: 'RestoreRefused', message: 'Too few nodes.' });
+    expect(run.of('checkRestoreGates')[0]?.input).toMatchObject({ nodes: 3 });
+    expect(await childTypes(run)).toEqual([]);
+  });
+
+  const refusedLater = () =>
+    flaky(1, (() => ({ replaced: [], unknown: [] })) as () => never, (): { replaced: string[]; unknown: string[] } =>
+      fails('RestoreRefused', 'Too old.')(),
+    );
+
   test('a gate refuses: the cluster that was made is deleted again', async () => {
-    const run = await workflows.run('RestoreCluster', INPUT, { ...NEW, checkRestoreGates: fails('RestoreRefused') });
+    const run = await workflows.run('RestoreCluster', INPUT, { ...NEW, checkRestoreGates: refusedLater() });
     expect(run.ended.type).toBe('RestoreRefused');
     expect(await childTypes(run)).toEqual(['ProvisionCluster', 'DeleteCluster']);
     expect(run.names.indexOf('releaseLease')).toBeLessThan(run.names.lastIndexOf('uninstallRelease'));
@@ -256,7 +460,7 @@ describe.concurrent('RestoreCluster into a new cluster', () => {
   test('the cluster cannot be deleted again: it is left behind, and told', async () => {
     const run = await workflows.run('RestoreCluster', INPUT, {
       ...NEW,
-      checkRestoreGates: fails('RestoreRefused', 'Too old.'),
+      checkRestoreGates: refusedLater(),
       uninstallRelease: gaveUp('ChartFailed', 'Helm is broken.'),
     });
     expect(run.ended.message).toBe('Too old. Left behind: cluster acme/again (Helm is broken.).');

@@ -131,6 +131,7 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   recoverReplica: 'A replica pulls its shard',
   relayReplica: 'A replica gets its shard through a worker',
   awaitRecoveriesIdle: 'Recoveries have ended',
+  dropReplacedCollection: 'Drop what is in the fresh backup',
   dropRestoredCollection: 'Drop what this operation made',
   verifyRestoredCollection: 'Count on every replica',
   restoreAliases: 'Switch the aliases, all at once',

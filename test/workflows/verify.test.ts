@@ -1,0 +1,65 @@
+/** `VerifyBackup`: every shard is looked at, whatever becomes of the others, and the outcome is written down first. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { BACKUP, fails, gaveUp, REF, untilCancelled, Workflows } from './support.ts';
+
+let workflows: Workflows;
+beforeAll(async () => {
+  workflows = await Workflows.open();
+});
+afterAll(() => workflows.close());
+
+const INPUT = { ...REF, backup: BACKUP };
+
+describe.concurrent('VerifyBackup', () => {
+  test('reads every shard on the transfer queue, attests, and lets go of the backup', async () => {
+    const run = await workflows.run('VerifyBackup', INPUT);
+    expect(run.ended).toMatchObject({
+      status: 'COMPLETED',
+      result: { backup: BACKUP, shards: 3, bytes: 3000, opened: 3 },
+    });
+    expect(
+      run
+        .of('verifyShard')
+        .map(({ input }) => input.shard as number)
+        .sort((a, b) => a - b),
+    ).toEqual([0, 1, 2]);
+    expect(run.of('attestBackup')[0]?.input.attestation).toEqual({
+      ...{ kind: 'verified', shards: 3, bytes: 3000, opened: 3, problems: [] },
+    });
+    expect(run.names.slice(-2)).toEqual(['attestBackup', 'closeBackup']);
+    // It changes nothing of the cluster, which may be gone.
+    expect(run.of('takeLease')).toEqual([]);
+    expect(run.ends).toMatchObject([{ state: 'done', result: { shards: 3 } }]);
+  });
+
+  test('a damaged shard: the others are read all the same, all problems are attested and told', async () => {
+    const run = await workflows.run('VerifyBackup', INPUT, {
+      verifyShard: ({ shard }) =>
+        shard === 1 ? { bytes: 1000, opened: false } : { bytes: 1000, opened: true, problem: `is odd ${shard}` },
+    });
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'IntegrityMismatch' });
+    expect(run.ended.message).toMatch(/is damaged: "documents" shard \d is odd \d; "documents" shard \d is odd \d\./);
+    expect(run.of('verifyShard')).toHaveLength(3);
+    expect(run.of('attestBackup')[0]?.input.attestation).toMatchObject({ kind: 'corrupt', opened: 2 });
+    expect(run.names.at(-1)).toBe('closeBackup');
+  });
+
+  test.for([
+    ['the backup cannot be opened', { openBackup: fails('BackupNotFound') }, 'BackupNotFound'],
+    ['a shard cannot be read', { verifyShard: gaveUp('StoreUnavailable') }, 'StoreUnavailable'],
+  ] as const)('%s: nothing is attested, and the backup is let go of', async ([, fakes, code]) => {
+    const run = await workflows.run('VerifyBackup', INPUT, fakes);
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: code });
+    expect(run.of('attestBackup')).toEqual([]);
+    expect(run.names.at(-1)).toBe('closeBackup');
+  });
+
+  test('cancelled while it reads', async () => {
+    const run = await workflows.start('VerifyBackup', INPUT, { verifyShard: untilCancelled });
+    await run.saw('verifyShard');
+    await run.handle.cancel();
+    expect(await run.outcome()).toEqual({ status: 'CANCELLED' });
+    expect(run.of('attestBackup')).toEqual([]);
+    expect(run.names.at(-1)).toBe('closeBackup');
+  });
+});
