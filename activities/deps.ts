@@ -1,26 +1,21 @@
 /** What the activities work with. One set per worker process. */
+import type { AwsClients } from '../src/clients/aws/clients.ts';
 import type { Catalog } from '../src/clients/catalog.ts';
-import type { Helm } from '../src/clients/helm.ts';
-import type { Kubernetes } from '../src/clients/kubernetes.ts';
 import type { BackupStore } from '../src/clients/s3.ts';
 import type { Config } from '../src/config.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
+import type { KubernetesAccess } from '../src/providers/provider.ts';
 
 export interface ActivityDeps {
   readonly config: Config;
   readonly catalog: Catalog;
   readonly store: BackupStore;
   readonly clusters: ClusterPort;
+  readonly aws: AwsClients;
   readonly temporal: TemporalPort;
 }
 
-/** How to reach the Kubernetes cluster that a Qdrant cluster lives in. */
-export interface KubernetesAccess {
-  readonly kubernetes: Kubernetes;
-  readonly helm: Helm;
-}
-
-/** Finds it for each Qdrant cluster: all may share one, or each may have its own. */
+/** Finds the Kubernetes of each Qdrant cluster: all may share one, or each may have its own. */
 export interface ClusterPort {
   of(ref: ClusterRef): Promise<KubernetesAccess>;
 }

@@ -1,4 +1,11 @@
 /** All activities of a worker, over one set of dependencies. */
+import { createAwsAccessActivities } from './aws-access.ts';
+import { createAwsBackupBucketActivities } from './aws-backup-bucket.ts';
+import { createAwsControlPlaneActivities } from './aws-control-plane.ts';
+import { createAwsNetworkActivities } from './aws-network.ts';
+import { createAwsNodeGroupActivities } from './aws-node-groups.ts';
+import { createAwsPlanActivities } from './aws-plan.ts';
+import { createAwsStorageActivities } from './aws-storage.ts';
 import { createBackupStoreActivities } from './backup-store.ts';
 import { createCatalogActivities } from './catalog.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -25,6 +32,13 @@ export function createActivities(deps: ActivityDeps) {
     ...createSnapshotTransferActivities(deps),
     ...createSnapshotsLeftActivities(deps),
     ...createVerificationActivities(deps),
+    ...createAwsPlanActivities(deps),
+    ...createAwsNetworkActivities(deps),
+    ...createAwsControlPlaneActivities(deps),
+    ...createAwsNodeGroupActivities(deps),
+    ...createAwsAccessActivities(deps),
+    ...createAwsBackupBucketActivities(deps),
+    ...createAwsStorageActivities(deps),
   };
 }
 

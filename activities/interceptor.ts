@@ -7,6 +7,9 @@ import { FleetError, isErrorCode, isRetryable, messageOf } from '../src/domain/e
 /** Activities that report the bytes they move, so that a stuck stream is seen. */
 const HEARTBEAT_THEMSELVES = new Set(['transferShardSnapshot', 'relayReplica']);
 
+/** Answers that only mean "ask again". */
+const EXPECTED = new Set<string>(['ClusterNotReady', 'InfrastructureNotReady', 'InfrastructureBlocked']);
+
 export class FleetActivityInterceptor implements ActivityInboundCallsInterceptor {
   async execute(input: ActivityExecuteInput, next: Next<ActivityInboundCallsInterceptor, 'execute'>): Promise<unknown> {
     const context = Context.current();
@@ -39,7 +42,7 @@ function toFailure(error: unknown, signal?: AbortSignal): unknown {
       nonRetryable: !isRetryable(error.code),
       ...(error.fields.length > 0 && { details: [error.fields] }),
       // Expected answers should not look like faults in logs and metrics.
-      ...(error.code === 'ClusterNotReady' && { category: 'BENIGN' as const }),
+      ...(EXPECTED.has(error.code) && { category: 'BENIGN' as const }),
     });
   }
   const name = error instanceof Error ? error.name : 'Error';

@@ -1,5 +1,6 @@
 /** The shapes of requests and answers, for the OpenAPI document. Ranges are those of `src/domain/input.ts`. */
 import { z } from '@hono/zod-openapi';
+import { AWS_REGIONS, EKS_LOG_TYPES, NAT_MODES, TAINT_EFFECTS } from '../src/domain/aws.ts';
 import { BACKUP_STATES } from '../src/domain/backup.ts';
 import { CLUSTER_PHASES, DISTANCES, PROVIDERS } from '../src/domain/cluster.ts';
 import { OPERATION_KINDS, type OperationKind } from '../src/domain/operation.ts';
@@ -26,6 +27,43 @@ const RetentionPolicy = z
   .openapi('RetentionPolicy', {
     description: 'Needs keepLast or keepWithinDays. Any rule that keeps a backup keeps it.',
   });
+
+const cidr = z.string().openapi({ example: '10.64.0.0/16' });
+const room = z.boolean().optional();
+
+/** Every field has a default; see `src/domain/aws.ts`. */
+const AwsRequest = z
+  .strictObject({
+    region: z.enum(AWS_REGIONS).optional().openapi({ description: 'Default us-east-1.' }),
+    vpcId: z.string().optional().openapi({ description: 'Use this VPC, unchanged. Needs subnetIds.' }),
+    subnetIds: z.array(z.string()).min(2).optional().openapi({ description: 'Of vpcId, in two or more zones.' }),
+    cidr: cidr.optional().openapi({ description: 'Of the VPC to make; default 10.64.0.0/16.' }),
+    availabilityZones: z.array(z.string()).min(2).max(6).optional(),
+    natGateways: z.enum(NAT_MODES).optional().openapi({ description: 'Default one.' }),
+    eksCluster: z.string().optional().openapi({ description: 'Use this EKS cluster instead of making one.' }),
+    kubernetesVersion: z.string().optional().openapi({ example: '1.34' }),
+    instanceType: z.string().optional().openapi({ example: 'm6i.large' }),
+    nodeCount: z.int().min(1).max(450).optional().openapi({ description: 'Machines; default as many as nodes.' }),
+    labels: z.record(z.string(), z.string()).optional(),
+    taints: z
+      .array(z.strictObject({ key: z.string(), value: z.string().optional(), effect: z.enum(TAINT_EFFECTS) }))
+      .optional(),
+    machineVolumeGiB: z.int().min(20).max(16_384).optional(),
+    volumeIops: z.int().min(3000).max(80_000).optional(),
+    volumeThroughput: z.int().min(125).max(2000).optional().openapi({ description: 'MiB/s.' }),
+    endpointAccess: z
+      .strictObject({ public: z.boolean().optional(), publicCidrs: z.array(cidr).min(1).optional() })
+      .optional(),
+    secretsEncryptionKeyArn: z.string().optional(),
+    logging: z.array(z.enum(EKS_LOG_TYPES)).min(1).optional(),
+    adminPrincipalArns: z.array(z.string()).min(1).optional(),
+    roles: z.strictObject({ cluster: z.string().optional(), node: z.string().optional() }).optional(),
+    create: z
+      .strictObject({ network: room, controlPlane: room, nodeGroups: room, access: room, backupBucket: room })
+      .optional()
+      .openapi({ description: 'What to make; all but backupBucket by default.' }),
+  })
+  .openapi('AwsRequest', { description: 'Infrastructure of a cluster whose provider is aws.' });
 
 export const ProvisionBody = z
   .strictObject({
@@ -77,6 +115,7 @@ export const ProvisionBody = z
       .optional()
       .openapi({ description: 'Collections to create. Omitted: every configured preset. Empty: none.' }),
     readyTimeoutSeconds: z.int().min(1).max(86_400).optional(),
+    aws: AwsRequest.optional(),
   })
   .openapi('ProvisionRequest');
 

@@ -83,6 +83,15 @@ const schema = z.object({
   /** Where the workers are, for the clusters' network policies. */
   FLEET_WORKER_NAMESPACE: z.string().min(1).optional(),
   FLEET_WORKER_CIDRS: cidrs.default([]),
+  /** Address of another AWS than Amazon's, for EC2, EKS, IAM, STS and the buckets of clusters. */
+  FLEET_AWS_ENDPOINT: z.url().optional(),
+  /** Policy that bounds every role that is made. */
+  FLEET_AWS_PERMISSIONS_BOUNDARY: z
+    .string()
+    .regex(/^arn:aws[a-z-]*:iam::\d{12}:policy\/.+$/, 'must be the ARN of an IAM policy')
+    .optional(),
+  /** How long AWS may take to list what it has just made. */
+  FLEET_AWS_CONSISTENCY_SECONDS: z.coerce.number().min(0).max(600).default(60),
   FLEET_HELM_BIN: z.string().min(1).default('helm'),
   FLEET_HELM_CHART: z.string().min(1).default('qdrant'),
   FLEET_HELM_REPOSITORY: z.string().optional(),

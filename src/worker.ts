@@ -12,14 +12,14 @@ import {
   type WorkerOptions,
 } from '@temporalio/worker';
 import { createActivities } from '../activities/index.ts';
-import type { ClusterPort, TemporalPort } from '../activities/deps.ts';
+import type { TemporalPort } from '../activities/deps.ts';
 import { FleetActivityInterceptor } from '../activities/interceptor.ts';
+import { AwsClients } from './clients/aws/clients.ts';
 import { Catalog } from './clients/catalog.ts';
-import { Helm } from './clients/helm.ts';
-import { Kubernetes } from './clients/kubernetes.ts';
 import { BackupStore } from './clients/s3.ts';
 import { loadConfig, type Config } from './config.ts';
 import { messageOf } from './domain/errors.ts';
+import { Providers } from './providers/index.ts';
 import { BUNDLER_OPTIONS, WORKFLOWS } from './workflow-bundle.ts';
 
 /** Milliseconds that running activities get after SIGTERM before they are cancelled and taken up elsewhere. */
@@ -33,11 +33,16 @@ async function main(): Promise<void> {
   const client = new Client({ connection, ...(namespace !== undefined && { namespace }) });
   const catalog = new Catalog(config.DATABASE_URL);
   await catalog.migrate();
+  const aws = new AwsClients({
+    ...(config.FLEET_AWS_ENDPOINT !== undefined && { endpoint: config.FLEET_AWS_ENDPOINT }),
+  });
+  const providers = new Providers({ config, catalog, aws });
   const activities = createActivities({
     config,
     catalog,
     store: createStore(config),
-    clusters: clusterPort(config),
+    clusters: providers,
+    aws,
     temporal: temporalPort(client),
   });
   const shared = {
@@ -67,6 +72,7 @@ async function main(): Promise<void> {
     await Promise.all([control.run(), transfer.run()]);
   } finally {
     health.close();
+    await providers.close();
     await catalog.close();
     await connection.close();
   }
@@ -100,18 +106,6 @@ function createStore(config: Config): BackupStore {
     ...(config.FLEET_S3_ENDPOINT !== undefined && { endpoint: config.FLEET_S3_ENDPOINT }),
     ...(config.FLEET_S3_NODE_ENDPOINT !== undefined && { nodeEndpoint: config.FLEET_S3_NODE_ENDPOINT }),
   });
-}
-
-/** All Qdrant clusters live in the Kubernetes cluster that the worker's own configuration names. */
-function clusterPort(config: Config): ClusterPort {
-  const access = {
-    kubernetes: new Kubernetes(config.KUBECONFIG),
-    helm: new Helm({
-      binary: config.FLEET_HELM_BIN,
-      ...(config.KUBECONFIG !== undefined && { kubeconfig: config.KUBECONFIG }),
-    }),
-  };
-  return { of: () => Promise.resolve(access) };
 }
 
 function temporalPort(client: Client): TemporalPort {

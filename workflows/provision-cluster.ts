@@ -1,7 +1,8 @@
-import { FleetError } from '../src/domain/errors.ts';
 import { parseProvisionInput } from '../src/domain/input.ts';
 import { outputsOf, type ClusterOutputs } from '../src/domain/kubernetes-objects.ts';
+import { supportedProvider } from '../src/domain/provider.ts';
 import { control, described, persistent, polled } from './shared/activity-proxies.ts';
+import { AWS_STEPS, provisionAws } from './shared/aws-infrastructure.ts';
 import { checked } from './shared/input.ts';
 import { runOperation } from './shared/operation.ts';
 
@@ -32,12 +33,8 @@ export async function ProvisionCluster(
   const ref = { tenant, cluster };
   return runOperation({ kind: 'provision', ref, steps: Object.values(STEPS) }, async (operation) => {
     const { saga } = operation;
-    const provider = request.provider ?? 'kubernetes';
-    if (provider !== 'kubernetes') {
-      throw new FleetError(
-        'ProviderNotSupported',
-        `Provider "${provider}" is not supported yet; supported: kubernetes.`,
-      );
+    if (supportedProvider(request.provider ?? 'kubernetes') === 'aws') {
+      operation.insert(Object.values(AWS_STEPS), STEPS.namespace);
     }
     await operation.step(STEPS.lease, () => control.takeLease({ ...ref, mode: 'exclusive' }));
 
@@ -47,6 +44,8 @@ export async function ProvisionCluster(
       () => control.reserveCluster({ ...ref, request }),
       ({ nodes, collections }) => `${nodes} nodes, ${collections.length} collections`,
     );
+
+    if (spec.aws !== undefined) await provisionAws(operation, ref, spec.aws);
 
     saga.add(`namespace of ${tenant}/${cluster}`, () =>
       control.removeNamespace.executeWithOptions(polled(REMOVAL_SECONDS, 'Wait until the namespace is gone'), [

@@ -82,4 +82,25 @@ export const migrations: Record<string, Migration> = {
       await sql`create unique index leases_one_copying on leases (tenant, cluster) where copying`.execute(db);
     },
   },
+  '2026-11-22-resources': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      // Tells two fleets in one cloud account apart.
+      await sql`create table installation (id text not null)`.execute(db);
+      await sql`insert into installation (id) values (gen_random_uuid()::text)`.execute(db);
+      await sql`
+        create table resources (
+          tenant text not null,
+          cluster text not null,
+          slot text not null,
+          kind text not null,
+          region text not null,
+          operation text not null,
+          token text not null,
+          resource_id text,
+          called_at timestamptz,
+          created_at timestamptz not null default clock_timestamp(),
+          primary key (tenant, cluster, slot)
+        )`.execute(db);
+    },
+  },
 };

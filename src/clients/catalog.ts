@@ -77,7 +77,31 @@ interface SnapshotsLeftTable {
   since: Generated<Date>;
 }
 
+/** What a cluster has at its provider: an intent before the call, and the provider's id when the answer came. */
+interface ResourcesTable {
+  tenant: string;
+  cluster: string;
+  /** What it is to the cluster, such as `subnet/private/us-east-1a`. */
+  slot: string;
+  kind: string;
+  region: string;
+  /** Workflow id of the operation that makes or made it. */
+  operation: string;
+  /** Idempotency token of the call that makes it. */
+  token: string;
+  resource_id: string | null;
+  /** When a call that makes it was last about to be sent. */
+  called_at: Date | null;
+  created_at: Generated<Date>;
+}
+
+interface InstallationTable {
+  id: string;
+}
+
 export interface Database {
+  resources: ResourcesTable;
+  installation: InstallationTable;
   clusters: ClustersTable;
   operations: OperationsTable;
   leases: LeasesTable;
@@ -88,6 +112,7 @@ export interface Database {
 export type ClusterRow = Selectable<ClustersTable>;
 export type OperationRow = Selectable<OperationsTable>;
 export type BackupRow = Selectable<BackupsTable>;
+export type ResourceRow = Selectable<ResourcesTable>;
 
 /** A page of a list: at most `limit` rows after the row whose key is `after`. */
 export interface Page {
@@ -136,6 +161,27 @@ export class Catalog {
         .where('tenant', '=', tenant)
         .where('cluster', '=', cluster)
         .executeTakeFirst(),
+    );
+  }
+
+  /** Id of this catalogue, made once with it. */
+  async installation(): Promise<string> {
+    const { id } = await this.run('read the id of the installation', (db) =>
+      db.selectFrom('installation').select('id').executeTakeFirstOrThrow(),
+    );
+    return id;
+  }
+
+  /** What a cluster has at its provider, in the order in which it was made. */
+  resources({ tenant, cluster }: ClusterRef): Promise<ResourceRow[]> {
+    return this.run('read the resources', (db) =>
+      db
+        .selectFrom('resources')
+        .selectAll()
+        .where('tenant', '=', tenant)
+        .where('cluster', '=', cluster)
+        .orderBy('created_at')
+        .execute(),
     );
   }
 

@@ -8,6 +8,7 @@ import {
   KubeConfig,
   KubernetesObjectApi,
   PatchStrategy,
+  StorageV1Api,
   VersionApi,
 } from '@kubernetes/client-node';
 import { FleetError, messageOf } from '../domain/errors.ts';
@@ -52,6 +53,7 @@ export class Kubernetes {
   readonly #apps: AppsV1Api;
   readonly #version: VersionApi;
   readonly #objects: KubernetesObjectApi;
+  readonly #storage: StorageV1Api;
   readonly #groups: ApisApi;
 
   /** Uses `KUBECONFIG`, the user's file or the pod's service account, in kubectl's order. */
@@ -63,6 +65,7 @@ export class Kubernetes {
     this.#apps = config.makeApiClient(AppsV1Api);
     this.#version = config.makeApiClient(VersionApi);
     this.#objects = KubernetesObjectApi.makeApiClient(config);
+    this.#storage = config.makeApiClient(StorageV1Api);
     this.#groups = config.makeApiClient(ApisApi);
   }
 
@@ -119,9 +122,13 @@ export class Kubernetes {
   /** Server-side apply with our own field manager: made or brought up to date, and fields of others are left alone. */
   async apply(object: AppliedObject): Promise<void> {
     const { kind, metadata } = object;
-    await call(`apply ${kind} ${metadata.namespace}/${metadata.name}`, () =>
+    await call(`apply ${kind} ${[metadata.namespace, metadata.name].filter(Boolean).join('/')}`, () =>
       this.#objects.patch(object, undefined, undefined, FIELD_MANAGER, true, PatchStrategy.ServerSideApply),
     );
+  }
+
+  async deleteStorageClass(name: string): Promise<void> {
+    await orMissing(`delete StorageClass ${name}`, () => this.#storage.deleteStorageClass({ name }));
   }
 
   /** Whether the API server knows an API group, such as that of an operator. */

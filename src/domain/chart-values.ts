@@ -1,7 +1,7 @@
 /** Values for Qdrant's Helm chart, by the official chart's keys (qdrant-helm 1.18 and 1.19). */
 import type { ClusterSpec } from './cluster.ts';
 import { POD_LABELS } from './kubernetes-objects.ts';
-import { API_KEY_SECRET, LABELS, MANAGED_BY, type ClusterRef } from './naming.ts';
+import { API_KEY_SECRET, LABELS, MANAGED_BY, storageClassOf, type ClusterRef } from './naming.ts';
 
 /**
  * Values for a cluster. They hold no secret: the API key reaches the pods as an environment variable read from our own
@@ -11,6 +11,8 @@ import { API_KEY_SECRET, LABELS, MANAGED_BY, type ClusterRef } from './naming.ts
 export function chartValues(ref: ClusterRef, spec: ClusterSpec): Record<string, unknown> {
   const { cpu, memory } = spec.resources ?? {};
   const requests = { cpu: cpu ?? DEFAULT_REQUESTS.cpu, memory: memory ?? DEFAULT_REQUESTS.memory };
+  // Elsewhere the cluster's own default class is the right one.
+  const storageClass = spec.provider === 'aws' ? { storageClassName: storageClassOf(ref) } : {};
   const { nodeSelector, tolerations } = spec.placement ?? {};
   return {
     replicaCount: spec.nodes,
@@ -22,9 +24,9 @@ export function chartValues(ref: ClusterRef, spec: ClusterSpec): Record<string, 
       },
     ],
     config: { cluster: { enabled: true } },
-    persistence: { size: spec.storage },
+    persistence: { size: spec.storage, ...storageClass },
     // Off by default, and then snapshots go to an emptyDir on the node's own disk.
-    snapshotPersistence: { enabled: true, size: spec.storage },
+    snapshotPersistence: { enabled: true, size: spec.storage, ...storageClass },
     podDisruptionBudget: { enabled: spec.nodes > 1, maxUnavailable: 1 },
     podLabels: { [LABELS.tenant]: ref.tenant, [LABELS.cluster]: ref.cluster },
     additionalLabels: { 'qdrant-fleet/managed-by': MANAGED_BY },

@@ -1,4 +1,5 @@
 /** What a cluster is: the request for one, the resolved specification, and the phases of its life. */
+import { resolveAws, type AwsRequest, type AwsSpec } from './aws.ts';
 
 export const PROVIDERS = ['kubernetes', 'aws', 'google', 'azure'] as const;
 export type ProviderName = (typeof PROVIDERS)[number];
@@ -64,6 +65,8 @@ export interface NetworkAccess {
 /** A cluster as a user asks for it; everything has a default. */
 export interface ClusterRequest {
   readonly provider?: ProviderName;
+  /** Its infrastructure, where the provider is `aws`. */
+  readonly aws?: AwsRequest;
   /** Qdrant nodes, 1 to 64; default 3. */
   readonly nodes?: number;
   /** Qdrant image tag such as `v1.18.3`; default: the chart's own. */
@@ -82,6 +85,7 @@ export interface ClusterRequest {
 /** A cluster's specification with every default filled in. */
 export interface ClusterSpec {
   readonly provider: ProviderName;
+  readonly aws?: AwsSpec;
   readonly nodes: number;
   readonly version?: string;
   readonly storage: string;
@@ -134,6 +138,7 @@ export function resolveSpec(request: ClusterRequest, presets: CollectionPresets)
   const requested = request.collections ?? Object.keys(presets).map((preset) => ({ preset }));
   return {
     provider: request.provider ?? 'kubernetes',
+    ...(request.provider === 'aws' && { aws: resolveAws(request.aws ?? {}, nodes) }),
     nodes,
     ...(request.version !== undefined && { version: request.version }),
     storage: request.storage ?? '10Gi',

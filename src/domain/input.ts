@@ -3,6 +3,7 @@
  * names every bad field at once. Hand-written and free of libraries: a schema library would add a megabyte to the
  * workflow bundle.
  */
+import { awsRequest } from './aws-input.ts';
 import {
   DISTANCES,
   PROVIDERS,
@@ -168,8 +169,12 @@ function clusterRef(r: Reader): ClusterRef {
 }
 
 function clusterRequest(r: Reader): ClusterRequest {
+  const provider = r.oneOf('provider', PROVIDERS satisfies readonly ProviderName[]);
+  const aws = r.object('aws', awsRequest);
+  if (aws.aws !== undefined && provider.provider !== 'aws') r.bad('aws', 'is for clusters with "provider": "aws" only');
   return {
-    ...r.oneOf('provider', PROVIDERS satisfies readonly ProviderName[]),
+    ...provider,
+    ...aws,
     ...r.integer('nodes', { min: 1, max: MAX_NODES }),
     ...r.text('version', (t) => (IMAGE_TAG.test(t) ? undefined : 'must be an image tag such as "v1.18.3"')),
     ...r.text('storage', (t) => (QUANTITY.test(t) ? undefined : 'must be a Kubernetes quantity such as "10Gi"')),
@@ -266,7 +271,7 @@ type Check = (text: string) => string | undefined;
 type Optional<K extends string, V> = { [key in K]?: V };
 
 /** Reads one JSON object; remembers which fields were asked for, so that the others can be refused. */
-class Reader {
+export class Reader {
   readonly #object: Readonly<Record<string, unknown>>;
   readonly #path: string;
   readonly #errors: FieldError[];
@@ -354,6 +359,18 @@ class Reader {
       }
       if (value.length < min) return this.bad(field, `must name at least ${min}; leave the field out for all`);
       return value as string[];
+    });
+  }
+
+  /** An object of strings. */
+  record<K extends string>(field: K, checkKey: Check): Optional<K, Record<string, string>> {
+    return this.#optional(field, (value) => {
+      if (typeof value !== 'object' || Array.isArray(value)) return this.bad(field, 'must be an object of strings');
+      for (const [key, text] of Object.entries(value as object)) {
+        const problem = typeof text === 'string' ? checkKey(key) : `must be a string, is ${typeOf(text)}`;
+        if (problem !== undefined) return this.bad(`${field}.${key}`, problem);
+      }
+      return value as Record<string, string>;
     });
   }
 

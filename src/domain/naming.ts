@@ -36,6 +36,11 @@ export function namespaceOf(ref: ClusterRef): string {
   return `fleet-${clusterKey(ref)}`;
 }
 
+/** StorageClass of a cluster's volumes, where its provider makes one; its name has no namespace to live in. */
+export function storageClassOf(ref: ClusterRef): string {
+  return namespaceOf(ref);
+}
+
 /** The Helm release, StatefulSet and Service of a cluster, inside its own namespace. */
 export const RELEASE_NAME = 'qdrant';
 
@@ -126,12 +131,17 @@ export function backupKeys(location: BackupLocation) {
 function shardSegment(collection: string): string {
   const encoded = encodeCollection(collection);
   if (encoded.length <= 200) return encoded;
-  // FNV-1a over the whole encoded name keeps long names with one head apart; the manifest holds the true name.
+  // The hash keeps long names with one head apart; the manifest holds the true name.
+  return `${encoded.slice(0, 180).replace(/%.?$/, '')}~${fnv1a(encoded)}`;
+}
+
+/** FNV-1a, 64 bits, as 16 hex digits: tells names apart that had to be cut, and guards against nothing. */
+export function fnv1a(text: string): string {
   let hash = 0xcbf29ce484222325n;
-  for (const char of encoded) {
+  for (const char of text) {
     hash = BigInt.asUintN(64, (hash ^ BigInt(char.codePointAt(0) ?? 0)) * 0x100000001b3n);
   }
-  return `${encoded.slice(0, 180).replace(/%.?$/, '')}~${hash.toString(16).padStart(16, '0')}`;
+  return hash.toString(16).padStart(16, '0');
 }
 
 /** Where a statement about a backup goes. */

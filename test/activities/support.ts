@@ -5,6 +5,7 @@ import { DefaultLogger } from '@temporalio/worker';
 import { inject } from 'vitest';
 import type { ActivityDeps } from '../../activities/deps.ts';
 import { createActivities, type Activities } from '../../activities/index.ts';
+import { AwsClients } from '../../src/clients/aws/clients.ts';
 import { Catalog } from '../../src/clients/catalog.ts';
 import { Helm } from '../../src/clients/helm.ts';
 import { Kubernetes } from '../../src/clients/kubernetes.ts';
@@ -37,6 +38,7 @@ export class Parts {
       config: this.config,
       catalog: this.catalog,
       store: this.store,
+      aws: new AwsClients({}),
       clusters: { of: () => Promise.resolve(access) },
       temporal: {
         isOpen: (workflowId) => Promise.resolve(!this.closed.has(workflowId)),

@@ -189,7 +189,7 @@ describe.concurrent('ProvisionCluster', () => {
     expect(run.ends).toEqual([{ state: 'failed', error: { code: 'ClusterBusy', message: 'Held by "x".' } }]);
   });
 
-  test.for(['aws', 'google', 'azure'])('provider %s: not supported, and nothing was done', async (provider) => {
+  test.for(['google', 'azure'])('provider %s: not supported, and nothing was done', async (provider) => {
     const run = await workflows.run('ProvisionCluster', { ...REF, provider });
     expect(run.ended).toMatchObject({ status: 'FAILED', type: 'ProviderNotSupported' });
     expect(run.calls.map(({ name }) => name)).toEqual(['registerOperation', 'endOperation']);

@@ -251,6 +251,9 @@ function specOf(request: ClusterRequest) {
   return resolveSpec(request, {});
 }
 
+const ROLES = { cluster: 'arn:cluster', node: 'arn:node', volumes: 'arn:volumes', backup: 'arn:backup' };
+const NETWORK = { vpcId: 'vpc-1', publicSubnetIds: ['p'], privateSubnetIds: ['q'], natGatewayIds: ['nat-1'] };
+
 /** All activities, all of them successful. */
 function fakeActivities(transferQueue: string): Fakes {
   const nothing = () => Promise.resolve();
@@ -332,6 +335,36 @@ function fakeActivities(transferQueue: string): Fakes {
     markBackupDeleting: () => 'DELETING',
     purgeBackup: () => ({ state: 'DELETED', objects: 1 }),
     collectUnfinished: () => ({ state: 'ABORTED', objects: 1 }),
+    planInfrastructure: ({ spec }) => ({
+      spec,
+      region: spec.region,
+      partition: 'aws',
+      account: '123456789012',
+      zones: ['a', 'b'].map((zone, index) => ({
+        name: `${spec.region}${zone}`,
+        publicCidr: `10.64.${index}.0/24`,
+        privateCidr: `10.64.${index + 8}.0/24`,
+      })),
+      unchecked: [],
+    }),
+    ensureRoles: () => ROLES,
+    ensureNetwork: () => NETWORK,
+    awaitNetwork: nothing,
+    deleteNetwork: nothing,
+    ensureControlPlane: () => ({ eksCluster: 'fleet-acme--docs' }),
+    awaitControlPlane: () => ({ endpoint: 'https://eks.test', version: '1.34' }),
+    ensureAddons: ({ phase }) => ({ addons: [phase] }),
+    deleteControlPlane: nothing,
+    ensureNodeGroups: nothing,
+    awaitNodeGroups: () => ({ machines: 3 }),
+    deleteNodeGroups: nothing,
+    ensureClusterAccess: () => ({ principals: 0 }),
+    deleteAccess: nothing,
+    ensureStorageClass: () => ({ storageClass: 'fleet-acme--docs' }),
+    controlPlaneExists: () => true,
+    drainVolumes: nothing,
+    ensureBackupBucket: () => ({ bucket: 'fleet-acme--docs-0' }),
+    deleteBackupBucket: () => ({ kept: null }),
     transferShardSnapshot: () => ({ size: 1000, sha256: 'aa', crc32: 'AAAAAA==', sent: 1000 }),
   };
 }

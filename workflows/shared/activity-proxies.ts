@@ -47,6 +47,22 @@ export function polled(seconds: number, summary: string): ActivityOptions {
   };
 }
 
+/** As `polled`, for things that take minutes and answer for money: ask less and less often, for at most `seconds`. */
+export function patient(seconds: number, summary: string): ActivityOptions {
+  return {
+    ...COMMON,
+    startToCloseTimeout: '5m',
+    scheduleToCloseTimeout: seconds * 1000,
+    retry: {
+      initialInterval: '1s',
+      backoffCoefficient: 1.5,
+      maximumInterval: '20s',
+      maximumAttempts: Number.POSITIVE_INFINITY,
+    },
+    summary: summary.slice(0, 200),
+  };
+}
+
 /** Wait for others to end their work on the cluster, for at most six hours. */
 export function queued(summary: string): ActivityOptions {
   const retry = { initialInterval: '500ms', backoffCoefficient: 1.5, maximumInterval: '5s' } as const;
@@ -144,6 +160,25 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   listBackupShards: 'Shards of the backup',
   verifyShard: 'Read a shard again',
   attestBackup: 'Write down the outcome',
+  planInfrastructure: 'Ask AWS whether it can be done, choose the zones',
+  ensureRoles: 'IAM roles',
+  ensureClusterAccess: 'Administrators, backup role for its service account',
+  deleteAccess: 'Remove the roles',
+  ensureNetwork: 'VPC, subnets, gateways, routes',
+  awaitNetwork: 'NAT gateways available, routes to them',
+  deleteNetwork: 'Remove the network',
+  ensureControlPlane: 'EKS cluster',
+  awaitControlPlane: 'EKS cluster active',
+  ensureAddons: 'Add-ons of EKS',
+  deleteControlPlane: 'Remove the EKS cluster',
+  ensureNodeGroups: 'Launch template and node group',
+  awaitNodeGroups: 'Machines running',
+  deleteNodeGroups: 'Remove the machines and their volumes',
+  ensureBackupBucket: 'Bucket for backups',
+  deleteBackupBucket: 'Remove the bucket if it is empty',
+  ensureStorageClass: 'Storage class, encrypted gp3',
+  controlPlaneExists: 'Look whether the EKS cluster is there',
+  drainVolumes: 'Volumes removed by Kubernetes',
 };
 
 type Proxies = ReturnType<typeof proxyActivities<Activities>>;

@@ -66,6 +66,12 @@ export class Operation {
     }
   }
 
+  /** Steps that are known only now, in front of one that is. */
+  insert(names: readonly string[], before: string): void {
+    const at = this.#steps.findIndex(({ name }) => name === before);
+    this.#steps = this.#steps.toSpliced(at, 0, ...names.map((name) => ({ name, phase: 'pending' as const })));
+  }
+
   skip(name: string, why: string): void {
     this.#set(name, { phase: 'skipped', message: why });
   }

@@ -5,6 +5,8 @@ import { type Api, ignoring, type Log, strategicMerge } from './api.ts';
 import { type KubeletConfig, layout } from './config.ts';
 
 const PROVISIONER = 'local.qdrant-fleet/host-path';
+/** Volumes of EKS' own driver become folders too, so that a cluster made by the AWS provider runs here. */
+const SERVED = new Set([PROVISIONER, 'ebs.csi.aws.com']);
 const STORAGE_CLASS = 'local-path';
 const SELECTED_NODE = 'volume.kubernetes.io/selected-node';
 const PROVISIONED_BY = 'pv.kubernetes.io/provisioned-by';
@@ -57,7 +59,7 @@ export class VolumeProvisioner {
     const className = claim.spec?.storageClassName;
     if (!name || !namespace || !uid || !className) return;
     const storageClass = await ignoring([404], this.#api.storage.readStorageClass({ name: className }));
-    if (storageClass?.provisioner !== PROVISIONER) return;
+    if (storageClass === undefined || !SERVED.has(storageClass.provisioner)) return;
     const immediate = storageClass.volumeBindingMode !== 'WaitForFirstConsumer';
     const node = annotations?.[SELECTED_NODE] ?? (immediate ? this.#config.nodes[0]?.name : undefined);
     if (!node || !this.#config.nodes.some((own) => own.name === node)) return;

@@ -1,0 +1,216 @@
+/** Who may do what: IAM roles of the cluster, its machines, its volumes and its backups, and who may enter. */
+import type { Aws } from '../src/clients/aws/clients.ts';
+import { isExisting, isNotFound } from '../src/clients/aws/errors.ts';
+import { fromTagList, tagList } from '../src/clients/aws/inventory.ts';
+import { bucketNameOf, carries, eksNameOf, IAM_PATH, roleNameOf, type Tags } from '../src/domain/aws-names.ts';
+import type { AwsPlan } from '../src/domain/aws-plan.ts';
+import {
+  backupPod,
+  backupPolicy,
+  MANAGED_POLICIES,
+  podTrust,
+  serviceTrust,
+  type PolicyDocument,
+} from '../src/domain/aws-policies.ts';
+import { FleetError } from '../src/domain/errors.ts';
+import type { ClusterRef } from '../src/domain/naming.ts';
+import { Ledger } from './aws-ledger.ts';
+import type { ActivityDeps } from './deps.ts';
+
+const ROLES = ['cluster', 'node', 'volumes', 'backup'] as const;
+type RoleName = (typeof ROLES)[number];
+
+/** ARNs of the roles; empty where none is needed or made. */
+export type RoleArns = Readonly<Record<RoleName, string>>;
+
+const ADMIN_POLICY = 'cluster-access-policy/AmazonEKSClusterAdminPolicy';
+
+export function createAwsAccessActivities(deps: ActivityDeps) {
+  return {
+    /** Have the roles, each with its policies and within the permissions boundary, if one is configured. */
+    async ensureRoles({ plan, ...ref }: ClusterRef & { plan: AwsPlan }): Promise<RoleArns> {
+      const { spec, partition, account } = plan;
+      if (!spec.create.access) {
+        return { cluster: spec.roles.cluster ?? '', node: spec.roles.node ?? '', volumes: '', backup: '' };
+      }
+      const { aws, ledger } = await open(ref, plan.region);
+      for (const role of ROLES) await ensureRole(aws, ledger, ref, plan, role);
+      const arn = (role: RoleName) =>
+        `arn:${partition}:iam::${account}:role${IAM_PATH}${roleNameOf(ref, plan.region, role)}`;
+      return { cluster: arn('cluster'), node: arn('node'), volumes: arn('volumes'), backup: arn('backup') };
+    },
+
+    /** Let administrators in, and bind the backup role to its service account. */
+    async ensureClusterAccess(
+      input: ClusterRef & { plan: AwsPlan; eksCluster: string; roles: RoleArns },
+    ): Promise<{ principals: number }> {
+      const { plan, eksCluster, roles, ...ref } = input;
+      const { aws, ledger } = await open(ref, plan.region);
+      for (const principalArn of plan.spec.adminPrincipalArns) {
+        const slot = `access-entry/${principalArn}`;
+        await ledger.intend(slot, 'access-entry');
+        await unlessThere(() =>
+          aws.eks.createAccessEntry({ clusterName: eksCluster, principalArn, tags: { ...ledger.tags(slot) } }),
+        );
+        await aws.eks.associateAccessPolicy({
+          clusterName: eksCluster,
+          principalArn,
+          policyArn: `arn:${plan.partition}:eks::aws:${ADMIN_POLICY}`,
+          accessScope: { type: 'cluster' },
+        });
+        await ledger.record(slot, principalArn);
+      }
+      if (roles.backup !== '') await ensurePodIdentity(aws, ledger, ref, eksCluster, roles.backup);
+      return { principals: plan.spec.adminPrincipalArns.length };
+    },
+
+    /**
+     * Remove the roles, and what an EKS cluster of somebody else's was given. What a cluster of ours was given goes
+     * with it.
+     *
+     * @param input `onlyOwn`: only what this very operation made
+     */
+    async deleteAccess(input: ClusterRef & { region: string; eksCluster?: string; onlyOwn?: boolean }): Promise<void> {
+      const { aws, ledger } = await open(input, input.region);
+      const onlyOwn = input.onlyOwn === true;
+      const scope = ledger.scope(onlyOwn);
+      await leaveCluster(aws, scope, input, input.eksCluster ?? eksNameOf(input));
+      for (const role of ROLES) await deleteRole(aws, scope, roleNameOf(input, input.region, role));
+      const pending = await ledger.unsettled(['iam-role', 'pod-identity']);
+      if (pending !== undefined) {
+        throw new FleetError('InfrastructureNotReady', `"${pending.slot}" may still appear; looking for it.`);
+      }
+      await ledger.forgetKinds(['iam-role', 'access-entry', 'pod-identity'], onlyOwn);
+    },
+  };
+
+  async function open(ref: ClusterRef, region: string) {
+    return { aws: await deps.aws.of(region), ledger: await Ledger.open(deps, ref, region) };
+  }
+
+  async function ensureRole(aws: Aws, ledger: Ledger, ref: ClusterRef, plan: AwsPlan, role: RoleName): Promise<void> {
+    const RoleName = roleNameOf(ref, plan.region, role);
+    const boundary = deps.config.FLEET_AWS_PERMISSIONS_BOUNDARY;
+    await ledger.obtainNamed({
+      slot: `role/${role}`,
+      kind: 'iam-role',
+      name: RoleName,
+      read: () => roleTags(aws, RoleName),
+      create: (tags) =>
+        aws.iam.createRole({
+          RoleName,
+          Path: IAM_PATH,
+          AssumeRolePolicyDocument: JSON.stringify(trustOf(ref, plan, role)),
+          Description: `Qdrant cluster ${ref.tenant}/${ref.cluster}, ${role}`,
+          ...(boundary !== undefined && { PermissionsBoundary: boundary }),
+          Tags: tagList(tags),
+        }),
+    });
+    for (const policy of MANAGED_POLICIES[role]) {
+      await aws.iam.attachRolePolicy({ RoleName, PolicyArn: `arn:${plan.partition}:iam::aws:policy/${policy}` });
+    }
+    if (role === 'backup') {
+      const { FLEET_BACKUP_BUCKET, FLEET_BACKUP_PREFIX } = deps.config;
+      const own = plan.spec.create.backupBucket;
+      const bucket = own ? bucketNameOf(ref, plan.region, plan.account) : FLEET_BACKUP_BUCKET;
+      const policy = backupPolicy(ref, plan, bucket, FLEET_BACKUP_PREFIX);
+      await aws.iam.putRolePolicy({ RoleName, PolicyName: 'backups', PolicyDocument: JSON.stringify(policy) });
+    }
+  }
+}
+
+function trustOf(ref: ClusterRef, plan: AwsPlan, role: RoleName): PolicyDocument {
+  switch (role) {
+    case 'cluster':
+      return serviceTrust('eks.amazonaws.com', plan);
+    case 'node':
+      return serviceTrust('ec2.amazonaws.com', plan);
+    case 'volumes':
+      return podTrust(ref, plan, { namespace: 'kube-system', serviceAccount: 'ebs-csi-controller-sa' });
+    default:
+      return podTrust(ref, plan, backupPod(ref));
+  }
+}
+
+async function roleTags({ iam }: Aws, RoleName: string): Promise<Tags | undefined> {
+  try {
+    return fromTagList((await iam.getRole({ RoleName })).Role?.Tags);
+  } catch (error) {
+    if (isNotFound(error)) return undefined;
+    throw error;
+  }
+}
+
+async function deleteRole(aws: Aws, scope: Tags, RoleName: string): Promise<void> {
+  const { iam } = aws;
+  const tags = await roleTags(aws, RoleName);
+  if (tags === undefined || !carries(tags, scope)) return;
+  const { AttachedPolicies = [] } = await iam.listAttachedRolePolicies({ RoleName });
+  for (const { PolicyArn } of AttachedPolicies) await orGone(() => iam.detachRolePolicy({ RoleName, PolicyArn }));
+  const { PolicyNames = [] } = await iam.listRolePolicies({ RoleName });
+  for (const PolicyName of PolicyNames) await orGone(() => iam.deleteRolePolicy({ RoleName, PolicyName }));
+  await orGone(() => iam.deleteRole({ RoleName }));
+}
+
+async function ensurePodIdentity(aws: Aws, ledger: Ledger, ref: ClusterRef, clusterName: string, roleArn: string) {
+  const pod = backupPod(ref);
+  const slot = 'pod-identity/backup';
+  await ledger.obtain({
+    slot,
+    kind: 'pod-identity',
+    hasToken: true,
+    find: async (tags) => (await associations(aws, clusterName, ref, tags)).map(({ associationId }) => associationId),
+    create: async (tags, clientRequestToken) => {
+      const request = { clusterName, ...pod, roleArn, clientRequestToken, tags: { ...tags } };
+      const { association } = await aws.eks.createPodIdentityAssociation(request);
+      return association?.associationId ?? '';
+    },
+    remove: (associationId) => aws.eks.deletePodIdentityAssociation({ clusterName, associationId }),
+  });
+}
+
+/** The associations of the backup role's service account that carry the tags. */
+async function associations({ eks }: Aws, clusterName: string, ref: ClusterRef, tags: Tags) {
+  const listed = await eks.listPodIdentityAssociations({ clusterName, ...backupPod(ref) });
+  const found = [];
+  for (const { associationId = '' } of listed.associations ?? []) {
+    const { association } = await eks.describePodIdentityAssociation({ clusterName, associationId });
+    if (carries(association?.tags ?? {}, tags)) found.push({ associationId });
+  }
+  return found;
+}
+
+/** Take back what the EKS cluster was given, if the cluster is there. */
+async function leaveCluster(aws: Aws, scope: Tags, ref: ClusterRef, clusterName: string): Promise<void> {
+  const { eks } = aws;
+  try {
+    await eks.describeCluster({ name: clusterName });
+    for (const { associationId } of await associations(aws, clusterName, ref, scope)) {
+      await orGone(() => eks.deletePodIdentityAssociation({ clusterName, associationId }));
+    }
+    const { accessEntries = [] } = await eks.listAccessEntries({ clusterName });
+    for (const principalArn of accessEntries) {
+      const { accessEntry } = await eks.describeAccessEntry({ clusterName, principalArn });
+      if (carries(accessEntry?.tags ?? {}, scope))
+        await orGone(() => eks.deleteAccessEntry({ clusterName, principalArn }));
+    }
+  } catch (error) {
+    if (!isNotFound(error)) throw error;
+  }
+}
+
+async function orGone(send: () => Promise<unknown>): Promise<void> {
+  try {
+    await send();
+  } catch (error) {
+    if (!isNotFound(error)) throw error;
+  }
+}
+
+async function unlessThere(send: () => Promise<unknown>): Promise<void> {
+  try {
+    await send();
+  } catch (error) {
+    if (!isExisting(error)) throw error;
+  }
+}

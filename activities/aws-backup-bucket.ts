@@ -1,0 +1,141 @@
+/** A bucket of the cluster's own for its backups, where one is asked for. */
+import type { Aws } from '../src/clients/aws/clients.ts';
+import { awsErrorName, isInUse, isNotFound } from '../src/clients/aws/errors.ts';
+import { fromTagList, tagList } from '../src/clients/aws/inventory.ts';
+import { bucketNameOf, carries, ownerTags, type Tags } from '../src/domain/aws-names.ts';
+import type { AwsPlan } from '../src/domain/aws-plan.ts';
+import { bucketPolicy } from '../src/domain/aws-policies.ts';
+import { FleetError } from '../src/domain/errors.ts';
+import type { ClusterRef } from '../src/domain/naming.ts';
+import { Ledger } from './aws-ledger.ts';
+import type { ActivityDeps } from './deps.ts';
+
+const KIND = 'bucket';
+
+/** Days for which nobody can remove a version of an object; governance mode, as S3 calls it. */
+const LOCK_DAYS = 7;
+
+export function createAwsBackupBucketActivities(deps: ActivityDeps) {
+  return {
+    /**
+     * Have the bucket: versioned, locked, encrypted, closed to the public, TLS only, unfinished uploads removed after
+     * a day. Nothing of it expires by a rule of the bucket's: retention knows what belongs together.
+     */
+    async ensureBackupBucket({ plan, ...ref }: ClusterRef & { plan: AwsPlan }): Promise<{ bucket: string }> {
+      const { aws, ledger } = await open(ref, plan.region);
+      const Bucket = bucketNameOf(ref, plan.region, plan.account);
+      const tags = ledger.tags(KIND);
+      const row = await ledger.intend(KIND, KIND);
+      const found = await bucketTags(aws, Bucket);
+      const ours = carries(found ?? {}, ownerTags(ledger.owner));
+      // Tags come in a call of their own, so one without any that this operation was about to make is its own.
+      const unfinished = found !== undefined && Object.keys(found).length === 0 && row.called_at !== null;
+      if (found !== undefined && !ours && !unfinished) throw ledger.notOurs('bucket', Bucket, found);
+      if (found === undefined) {
+        await ledger.calling(KIND, () =>
+          aws.s3.createBucket({
+            Bucket,
+            ObjectLockEnabledForBucket: true,
+            ObjectOwnership: 'BucketOwnerEnforced',
+            ...(plan.region !== 'us-east-1' && {
+              CreateBucketConfiguration: { LocationConstraint: plan.region as 'eu-west-1' },
+            }),
+          }),
+        );
+      }
+      await aws.s3.putBucketTagging({ Bucket, Tagging: { TagSet: tagList(tags) } });
+      await protect(aws, plan, Bucket);
+      await ledger.record(KIND, Bucket);
+      return { bucket: Bucket };
+    },
+
+    /**
+     * Remove the bucket if it is ours and empty: backups outlive their cluster.
+     *
+     * @returns whether a bucket with backups in it was kept
+     */
+    async deleteBackupBucket(
+      input: ClusterRef & { region: string; onlyOwn?: boolean },
+    ): Promise<{ kept: string | null }> {
+      const { aws, ledger } = await open(input, input.region);
+      const onlyOwn = input.onlyOwn === true;
+      const row = (await deps.catalog.resources(input)).find(({ slot }) => slot === KIND);
+      if (row === undefined) return { kept: null };
+      const { Account = '' } = await aws.sts.getCallerIdentity({});
+      const Bucket = bucketNameOf(input, input.region, Account);
+      const found = await bucketTags(aws, Bucket);
+      const mine = !onlyOwn || row.operation === ledger.owner.operation;
+      const unfinished = found !== undefined && Object.keys(found).length === 0 && mine && row.called_at !== null;
+      if (found === undefined && (await ledger.unsettled([KIND])) !== undefined) {
+        throw new FleetError('InfrastructureNotReady', `Bucket "${Bucket}" may still appear; looking for it.`);
+      }
+      if (found !== undefined && (carries(found, ledger.scope(onlyOwn)) || unfinished)) {
+        const { Versions = [], DeleteMarkers = [] } = await aws.s3.listObjectVersions({ Bucket, MaxKeys: 1 });
+        if (Versions.length + DeleteMarkers.length > 0) return { kept: Bucket };
+        try {
+          await aws.s3.deleteBucket({ Bucket });
+        } catch (error) {
+          if (isInUse(error)) return { kept: Bucket };
+          if (!isNotFound(error)) throw error;
+        }
+      }
+      await ledger.forgetKinds([KIND], onlyOwn);
+      return { kept: null };
+    },
+  };
+
+  async function open(ref: ClusterRef, region: string) {
+    return { aws: await deps.aws.of(region), ledger: await Ledger.open(deps, ref, region) };
+  }
+}
+
+/** Its tags, or undefined when there is no such bucket. One that may not be looked at is somebody else's. */
+async function bucketTags({ s3 }: Aws, Bucket: string): Promise<Tags | undefined> {
+  try {
+    return fromTagList((await s3.getBucketTagging({ Bucket })).TagSet);
+  } catch (error) {
+    if (awsErrorName(error) === 'NoSuchTagSet') return {};
+    if (isNotFound(error)) return undefined;
+    throw error;
+  }
+}
+
+async function protect({ s3 }: Aws, plan: AwsPlan, Bucket: string): Promise<void> {
+  await s3.putPublicAccessBlock({
+    Bucket,
+    PublicAccessBlockConfiguration: {
+      BlockPublicAcls: true,
+      IgnorePublicAcls: true,
+      BlockPublicPolicy: true,
+      RestrictPublicBuckets: true,
+    },
+  });
+  await s3.putBucketVersioning({ Bucket, VersioningConfiguration: { Status: 'Enabled' } });
+  await s3.putBucketEncryption({
+    Bucket,
+    ServerSideEncryptionConfiguration: {
+      Rules: [{ ApplyServerSideEncryptionByDefault: { SSEAlgorithm: 'aws:kms' }, BucketKeyEnabled: true }],
+    },
+  });
+  await s3.putObjectLockConfiguration({
+    Bucket,
+    ObjectLockConfiguration: {
+      ObjectLockEnabled: 'Enabled',
+      Rule: { DefaultRetention: { Mode: 'GOVERNANCE', Days: LOCK_DAYS } },
+    },
+  });
+  await s3.putBucketLifecycleConfiguration({
+    Bucket,
+    LifecycleConfiguration: {
+      Rules: [
+        {
+          ID: 'abort-unfinished-uploads',
+          Status: 'Enabled',
+          Filter: { Prefix: '' },
+          AbortIncompleteMultipartUpload: { DaysAfterInitiation: 1 },
+        },
+      ],
+    },
+  });
+  await s3.putBucketPolicy({ Bucket, Policy: JSON.stringify(bucketPolicy(plan, Bucket)) });
+}

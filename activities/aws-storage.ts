@@ -1,0 +1,77 @@
+/** Volumes of a cluster on AWS: the class that Kubernetes makes them by, and that none is left. */
+import { findEc2 } from '../src/clients/aws/inventory.ts';
+import { clusterTags, eksNameOf } from '../src/domain/aws-names.ts';
+import type { AwsSpec } from '../src/domain/aws.ts';
+import { FleetError } from '../src/domain/errors.ts';
+import type { AppliedObject } from '../src/domain/kubernetes-objects.ts';
+import { LABELS, MANAGED_BY, storageClassOf, type ClusterRef } from '../src/domain/naming.ts';
+import { isNotFound } from '../src/clients/aws/errors.ts';
+import { Ledger } from './aws-ledger.ts';
+import type { ActivityDeps } from './deps.ts';
+
+export function createAwsStorageActivities(deps: ActivityDeps) {
+  return {
+    /** Encrypted gp3 volumes that can grow, are made in the zone of their pod, and go with their claim. */
+    async ensureStorageClass({ spec, ...ref }: ClusterRef & { spec: AwsSpec }): Promise<{ storageClass: string }> {
+      const { kubernetes } = await deps.clusters.of(ref);
+      await kubernetes.apply(storageClassObject(ref, spec));
+      return { storageClass: storageClassOf(ref) };
+    },
+
+    /**
+     * Whether there is a Kubernetes API to take the cluster out of. A removal that was interrupted comes back after
+     * the EKS cluster has gone, and then has nothing more to do there.
+     */
+    async controlPlaneExists(input: ClusterRef & { region: string; eksCluster?: string }): Promise<boolean> {
+      const { eks } = await deps.aws.of(input.region);
+      try {
+        const { cluster } = await eks.describeCluster({ name: input.eksCluster ?? eksNameOf(input) });
+        return cluster?.status === 'ACTIVE' || cluster?.status === 'UPDATING';
+      } catch (error) {
+        if (isNotFound(error)) return false;
+        throw error;
+      }
+    },
+
+    /**
+     * Remove the storage class, and wait for Kubernetes to remove the cluster's volumes: only its driver, which runs
+     * on the machines, detaches them in good order.
+     *
+     * @throws FleetError `InfrastructureBlocked` while volumes are left
+     */
+    async drainVolumes({ region, ...ref }: ClusterRef & { region: string }): Promise<void> {
+      const { kubernetes } = await deps.clusters.of(ref);
+      await kubernetes.deleteStorageClass(storageClassOf(ref));
+      const { owner } = await Ledger.open(deps, ref, region);
+      const volumes = await findEc2(await deps.aws.of(region), 'volume', clusterTags(owner));
+      // The machines' own go with the machines.
+      const claims = volumes.filter(({ slot }) => slot === undefined);
+      if (claims.length === 0) return;
+      throw new FleetError(
+        'InfrastructureBlocked',
+        `Volumes ${claims.map(({ id }) => id).join(', ')} of ${ref.tenant}/${ref.cluster} are not removed yet.`,
+      );
+    },
+  };
+}
+
+function storageClassObject(ref: ClusterRef, spec: AwsSpec): AppliedObject {
+  return {
+    apiVersion: 'storage.k8s.io/v1',
+    kind: 'StorageClass',
+    metadata: {
+      name: storageClassOf(ref),
+      labels: { [LABELS.managedBy]: MANAGED_BY, [LABELS.tenant]: ref.tenant, [LABELS.cluster]: ref.cluster },
+    },
+    provisioner: 'ebs.csi.aws.com',
+    parameters: {
+      type: 'gp3',
+      encrypted: 'true',
+      iops: String(spec.volumeIops),
+      throughput: String(spec.volumeThroughput),
+    },
+    allowVolumeExpansion: true,
+    reclaimPolicy: 'Delete',
+    volumeBindingMode: 'WaitForFirstConsumer',
+  };
+}

@@ -1,0 +1,108 @@
+/** The AWS SDK's clients of one region, as the activities use them. */
+import { type EC2 } from '@aws-sdk/client-ec2';
+import { type EKS } from '@aws-sdk/client-eks';
+import { type IAM } from '@aws-sdk/client-iam';
+import { type S3 } from '@aws-sdk/client-s3';
+import { type STS } from '@aws-sdk/client-sts';
+import { mapAwsError } from './errors.ts';
+
+/** A call as it was sent: `ec2:CreateVpc`, and how it ended. */
+export interface AwsCall {
+  readonly action: string;
+  readonly region: string;
+  /** `ok`, or the code of the failure. */
+  readonly outcome: string;
+}
+
+export interface AwsOptions {
+  /** Address of another AWS than Amazon's, for all services. */
+  readonly endpoint?: string;
+  readonly onCall?: (call: AwsCall) => void;
+}
+
+/** Clients of one region. Every failure is a FleetError; see errors.ts. */
+export interface Aws {
+  readonly region: string;
+  readonly ec2: EC2;
+  readonly eks: EKS;
+  readonly iam: IAM;
+  readonly s3: S3;
+  readonly sts: STS;
+}
+
+/**
+ * Clients by region, made when they are first asked for.
+ *
+ * 1. Reads are repeated by the SDK. Changes are sent once: a change without a client token whose answer was lost may
+ *    have happened, and only the activity knows how to look. Temporal repeats the activity.
+ * 2. The packages are loaded when AWS is first used: most fleets never do, and EC2's alone is large.
+ */
+export class AwsClients {
+  readonly #options: AwsOptions;
+  readonly #regions = new Map<string, Promise<Aws>>();
+
+  constructor(options: AwsOptions) {
+    this.#options = options;
+  }
+
+  of(region: string): Promise<Aws> {
+    const known = this.#regions.get(region);
+    if (known !== undefined) return known;
+    const made = this.#open(region);
+    this.#regions.set(region, made);
+    return made;
+  }
+
+  get endpoint(): string | undefined {
+    return this.#options.endpoint;
+  }
+
+  async #open(region: string): Promise<Aws> {
+    const [{ EC2 }, { EKS }, { IAM }, { S3 }, { STS }] = await Promise.all([
+      import('@aws-sdk/client-ec2'),
+      import('@aws-sdk/client-eks'),
+      import('@aws-sdk/client-iam'),
+      import('@aws-sdk/client-s3'),
+      import('@aws-sdk/client-sts'),
+    ]);
+    const { endpoint } = this.#options;
+    const base = { region, ...(endpoint !== undefined && { endpoint, forcePathStyle: true }) };
+    const pair = <C extends object>(
+      service: string,
+      Client: new (settings: typeof base & { maxAttempts: number }) => C,
+    ) =>
+      this.#guarded(region, service, new Client({ ...base, maxAttempts: 4 }), new Client({ ...base, maxAttempts: 1 }));
+    return {
+      region,
+      ec2: pair('ec2', EC2),
+      eks: pair('eks', EKS),
+      iam: pair('iam', IAM),
+      s3: pair('s3', S3),
+      sts: pair('sts', STS),
+    };
+  }
+
+  /** One client whose reads go to `reader` and whose changes go to `writer`, with mapped errors. */
+  #guarded<C extends object>(region: string, service: string, reader: C, writer: C): C {
+    return new Proxy(writer, {
+      get: (_target, name) => {
+        if (typeof name !== 'string') return undefined;
+        const client = /^(?:describe|list|get|head)/.test(name) ? reader : writer;
+        const method = (client as Record<string, unknown>)[name];
+        if (typeof method !== 'function') return method;
+        const action = `${service}:${name.charAt(0).toUpperCase()}${name.slice(1)}`;
+        return async (...args: unknown[]) => {
+          try {
+            const answer: unknown = await (method as (...args: unknown[]) => Promise<unknown>).apply(client, args);
+            this.#options.onCall?.({ action, region, outcome: 'ok' });
+            return answer;
+          } catch (error) {
+            const failure = mapAwsError(error, action);
+            this.#options.onCall?.({ action, region, outcome: failure.code });
+            throw failure;
+          }
+        };
+      },
+    });
+  }
+}

@@ -1,0 +1,140 @@
+/** A cluster's infrastructure on AWS: what may be asked for, and its defaults. */
+
+/** Regions where EKS and Pod Identity are offered; those that an account has to opt into are included. */
+export const AWS_REGIONS = (
+  'us-east-1 us-east-2 us-west-1 us-west-2 ca-central-1 ca-west-1 mx-central-1 sa-east-1 eu-central-1 eu-central-2 ' +
+  'eu-west-1 eu-west-2 eu-west-3 eu-north-1 eu-south-1 eu-south-2 il-central-1 me-central-1 me-south-1 af-south-1 ' +
+  'ap-east-1 ap-south-1 ap-south-2 ap-northeast-1 ap-northeast-2 ap-northeast-3 ap-southeast-1 ap-southeast-2 ' +
+  'ap-southeast-3 ap-southeast-4 ap-southeast-5 ap-southeast-7'
+).split(' ');
+
+/** Control plane logs that EKS can send to CloudWatch. */
+export const EKS_LOG_TYPES = ['api', 'audit', 'authenticator', 'controllerManager', 'scheduler'] as const;
+export type EksLogType = (typeof EKS_LOG_TYPES)[number];
+
+export const TAINT_EFFECTS = ['NO_SCHEDULE', 'PREFER_NO_SCHEDULE', 'NO_EXECUTE'] as const;
+
+/** The parts of the infrastructure. Each may be left to somebody else, who names what to use instead. */
+export const AWS_ROOMS = ['network', 'controlPlane', 'nodeGroups', 'access', 'backupBucket'] as const;
+export type AwsRoom = (typeof AWS_ROOMS)[number];
+
+export const NAT_MODES = ['one', 'perZone'] as const;
+
+export interface NodeTaint {
+  readonly key: string;
+  readonly value?: string;
+  readonly effect: (typeof TAINT_EFFECTS)[number];
+}
+
+/** Infrastructure as a user asks for it; everything has a default. */
+export interface AwsRequest {
+  /** Default `us-east-1`. */
+  readonly region?: string;
+  /** Use this VPC, which is never changed, instead of making one. Needs `subnetIds`. */
+  readonly vpcId?: string;
+  /** Subnets of `vpcId` for nodes and control plane, in two or more zones. */
+  readonly subnetIds?: readonly string[];
+  /** Block of the VPC to make; default `10.64.0.0/16`. */
+  readonly cidr?: string;
+  /** Default: three zones of the region that offer the instance type, or two where there are no more. */
+  readonly availabilityZones?: readonly string[];
+  /** One NAT gateway for all zones (default), or one in each, which outlives the loss of a zone and costs more. */
+  readonly natGateways?: (typeof NAT_MODES)[number];
+  /** Name of an EKS cluster to use where `create.controlPlane` is false. */
+  readonly eksCluster?: string;
+  /** Default `1.34`. */
+  readonly kubernetesVersion?: string;
+  /** Default `m6i.large`. */
+  readonly instanceType?: string;
+  /** Virtual machines; default: as many as Qdrant nodes. */
+  readonly nodeCount?: number;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly taints?: readonly NodeTaint[];
+  /** Root volume of each machine in GiB; default 20. */
+  readonly machineVolumeGiB?: number;
+  /** Of Qdrant's volumes (gp3): 3000 to 80000; default 3000. */
+  readonly volumeIops?: number;
+  /** Of Qdrant's volumes, MiB/s: 125 to 2000; default 125. */
+  readonly volumeThroughput?: number;
+  readonly endpointAccess?: {
+    /** Whether the Kubernetes API is reachable from outside of the VPC; default true. */
+    readonly public?: boolean;
+    /** From where; default everywhere. Callers still need IAM credentials that the cluster knows. */
+    readonly publicCidrs?: readonly string[];
+  };
+  /** KMS key for Kubernetes Secrets; default: EKS' own encryption. */
+  readonly secretsEncryptionKeyArn?: string;
+  /** Default none. CloudWatch keeps the log group when the cluster goes. */
+  readonly logging?: readonly EksLogType[];
+  /** IAM users and roles who become administrators of the Kubernetes cluster, besides the worker itself. */
+  readonly adminPrincipalArns?: readonly string[];
+  /** Roles to use where `create.access` is false. */
+  readonly roles?: { readonly cluster?: string; readonly node?: string };
+  /** All true but `backupBucket`; `network` is false where `vpcId` is given. */
+  readonly create?: Partial<Readonly<Record<AwsRoom, boolean>>>;
+}
+
+/** The same with every default filled in. */
+export interface AwsSpec {
+  readonly region: string;
+  readonly vpcId?: string;
+  readonly subnetIds: readonly string[];
+  readonly cidr: string;
+  readonly availabilityZones: readonly string[];
+  readonly natGateways: (typeof NAT_MODES)[number];
+  readonly eksCluster?: string;
+  readonly kubernetesVersion: string;
+  readonly instanceType: string;
+  readonly nodeCount: number;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly taints: readonly NodeTaint[];
+  readonly machineVolumeGiB: number;
+  readonly volumeIops: number;
+  readonly volumeThroughput: number;
+  readonly endpointAccess: { readonly public: boolean; readonly publicCidrs: readonly string[] };
+  readonly secretsEncryptionKeyArn?: string;
+  readonly logging: readonly EksLogType[];
+  readonly adminPrincipalArns: readonly string[];
+  readonly roles: { readonly cluster?: string; readonly node?: string };
+  readonly create: Readonly<Record<AwsRoom, boolean>>;
+}
+
+/** Versions of Kubernetes that EKS has in standard or extended support; AWS is asked again before anything is made. */
+export const KUBERNETES_VERSION = /^1\.(?:2[89]|3\d)$/;
+
+/** Fill in the defaults. @param nodes Qdrant nodes */
+export function resolveAws(request: AwsRequest, nodes: number): AwsSpec {
+  const { vpcId, eksCluster, secretsEncryptionKeyArn, endpointAccess } = request;
+  return {
+    region: request.region ?? 'us-east-1',
+    ...(vpcId !== undefined && { vpcId }),
+    subnetIds: request.subnetIds ?? [],
+    cidr: request.cidr ?? '10.64.0.0/16',
+    availabilityZones: request.availabilityZones ?? [],
+    natGateways: request.natGateways ?? 'one',
+    ...(eksCluster !== undefined && { eksCluster }),
+    kubernetesVersion: request.kubernetesVersion ?? '1.34',
+    instanceType: request.instanceType ?? 'm6i.large',
+    nodeCount: request.nodeCount ?? nodes,
+    labels: request.labels ?? {},
+    taints: request.taints ?? [],
+    machineVolumeGiB: request.machineVolumeGiB ?? 20,
+    volumeIops: request.volumeIops ?? 3000,
+    volumeThroughput: request.volumeThroughput ?? 125,
+    endpointAccess: {
+      public: endpointAccess?.public ?? true,
+      publicCidrs: endpointAccess?.publicCidrs ?? ['0.0.0.0/0'],
+    },
+    ...(secretsEncryptionKeyArn !== undefined && { secretsEncryptionKeyArn }),
+    logging: request.logging ?? [],
+    adminPrincipalArns: request.adminPrincipalArns ?? [],
+    roles: request.roles ?? {},
+    create: {
+      network: request.create?.network ?? vpcId === undefined,
+      controlPlane: request.create?.controlPlane ?? eksCluster === undefined,
+      nodeGroups: request.create?.nodeGroups ?? true,
+      access: request.create?.access ?? true,
+      backupBucket: request.create?.backupBucket ?? false,
+    },
+  };
+}

@@ -1,0 +1,23 @@
+/** Bring your own: all Qdrant clusters live in the Kubernetes cluster that the worker's configuration names. */
+import { Helm } from '../clients/helm.ts';
+import { Kubernetes } from '../clients/kubernetes.ts';
+import { capabilitiesOf } from '../domain/provider.ts';
+import type { Provider } from './provider.ts';
+
+interface Options {
+  readonly helm: string;
+  readonly kubeconfig?: string | undefined;
+}
+
+export function kubernetesProvider({ helm, kubeconfig }: Options): Provider {
+  const access = {
+    kubernetes: new Kubernetes(kubeconfig),
+    helm: new Helm({ binary: helm, ...(kubeconfig !== undefined && { kubeconfig }) }),
+  };
+  return {
+    name: 'kubernetes',
+    capabilities: capabilitiesOf('kubernetes'),
+    access: () => Promise.resolve(access),
+    close: () => Promise.resolve(),
+  };
+}
