@@ -53,11 +53,31 @@ export async function move(
 }
 
 /**
+ * Change the record without changing its state, so that whoever looked at it before has to look again.
+ *
+ * @returns false when it was changed by someone else meanwhile
+ */
+export async function touch(store: BackupStore, location: BackupLocation, from: RecordAt): Promise<boolean> {
+  const next = { ...from.record, revision: from.record.revision + 1, mark: randomUUID() };
+  if (await store.putJson(backupKeys(location).commit, JSON.stringify(next), { etag: from.etag })) return true;
+  return (await readRecord(store, location))?.record.mark === next.mark;
+}
+
+/**
  * The manifest of a committed backup, proven to be the one that was committed.
  *
  * @throws FleetError `BackupNotFound`, `BackupNotCommitted`, or `IntegrityMismatch` when the manifest was altered
  */
 export async function readCommitted(store: BackupStore, location: BackupLocation): Promise<BackupManifest> {
+  return readManifest(store, location, ['COMMITTED']);
+}
+
+/** The same for a backup in any of these states. */
+export async function readManifest(
+  store: BackupStore,
+  location: BackupLocation,
+  states: readonly BackupState[],
+): Promise<BackupManifest> {
   const keys = backupKeys(location);
   const found = await readRecord(store, location);
   if (found === undefined) {
@@ -68,7 +88,7 @@ export async function readCommitted(store: BackupStore, location: BackupLocation
     throw new FleetError('BackupNotCommitted', `Backup "${location.backup}" of ${where} was begun and never finished.`);
   }
   const { state, manifest } = found.record;
-  if (state !== 'COMMITTED' || manifest === undefined) {
+  if (!states.includes(state) || manifest === undefined) {
     throw new FleetError('BackupNotCommitted', `Backup "${location.backup}" is ${state} and cannot be restored.`);
   }
   const stored = await store.getJson(keys.manifest);

@@ -2,8 +2,10 @@
 import { createHash } from 'node:crypto';
 import type { Alias, CollectionInfo, QdrantClient } from '../src/clients/qdrant.ts';
 import {
+  INCREMENTAL_FORMAT,
   MANIFEST_FORMAT,
   totalsOf,
+  type BackupFormat,
   type BackupManifest,
   type BackupTotals,
   type ShardEntry,
@@ -14,6 +16,7 @@ import { checkSnapshotDisk } from '../src/domain/disk.ts';
 import { backupIdOf, backupKeys, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
 import { planShards, type CollectionPlacement, type ShardTask } from '../src/domain/topology.ts';
 import { claim, removeData, sha256 } from './backup-records.ts';
+import { chooseBases, release, settle, type BlockShard } from './block-references.ts';
 import { signal, workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { freeDisk } from './disk.ts';
@@ -72,7 +75,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
      *   `InvalidInput` for a collection that does not exist
      */
     async planBackup(
-      input: ClusterRef & { nominalTime: string; collections?: readonly string[] },
+      input: ClusterRef & { nominalTime: string; collections?: readonly string[]; format?: BackupFormat },
     ): Promise<BackupPlan> {
       const { tenant, cluster, nominalTime } = input;
       const { workflowId, runId } = workflowRun();
@@ -122,6 +125,10 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       const intent = { formatVersion: MANIFEST_FORMAT, backup: location.backup, startedAt, workflowId, runId };
       await store.putJson(keys.intent, JSON.stringify(intent), { absent: true });
       await store.putJson(planKey(location, runId), JSON.stringify(plan));
+      if (input.format === 'incremental') {
+        const bases = await chooseBases(store, location, runId, names);
+        await store.putJson(keys.bases(runId), JSON.stringify(bases));
+      }
       const transferQueue = `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`;
       const engineMaxBytes = config.FLEET_ENGINE_PYTHON === undefined ? 0 : config.FLEET_ENGINE_MAX_BYTES;
       return {
@@ -151,9 +158,15 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       const plan = stored.body as StoredPlan;
       await recheck(deps, location, plan);
 
+      const blockShards = shards.filter((shard): shard is CopiedShard & BlockShard => shard.incremental !== undefined);
+      const isIncremental = (await store.getJson(keys.bases(attempt))) !== undefined;
+      const formatVersion = isIncremental ? INCREMENTAL_FORMAT : MANIFEST_FORMAT;
+      const blocks = isIncremental ? await settle(store, location, attempt, blockShards, signal()) : undefined;
+
       const byCollection = Map.groupBy(shards, ({ collection }) => collection);
       const manifest: BackupManifest = {
-        formatVersion: MANIFEST_FORMAT,
+        formatVersion,
+        ...(blocks !== undefined && { blocks }),
         tenant: location.tenant,
         cluster: location.cluster,
         backup: location.backup,
@@ -194,7 +207,10 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
         text = there?.text ?? text;
       }
       const standing = await claim(store, location, {
-        formatVersion: MANIFEST_FORMAT,
+        formatVersion,
+        ...(blocks !== undefined && {
+          references: blocks.map(({ backup }) => backup).filter((backup) => backup !== location.backup),
+        }),
         backup: location.backup,
         state: 'COMMITTED',
         revision: 1,
@@ -212,6 +228,8 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
           `Backup ${location.backup} was ${standing.state} by run ${standing.attempt} before this run could commit it.`,
         );
       }
+      // The record speaks for what is referred to from now on.
+      if (isIncremental) await release(store, location, attempt);
       return totals;
     },
 
@@ -234,6 +252,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
         attempt,
         changedAt: new Date().toISOString(),
       });
+      await release(store, location, attempt);
       if (standing.state !== 'ABORTED') return { removed: false };
       await removeData(store, `${backupKeys(location).data}${attempt}/`);
       return { removed: true };

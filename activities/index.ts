@@ -10,6 +10,7 @@ import { createBackupStoreActivities } from './backup-store.ts';
 import { createCatalogActivities } from './catalog.ts';
 import type { ActivityDeps } from './deps.ts';
 import { createHelmActivities } from './helm.ts';
+import { createIncrementalTransferActivities } from './incremental-transfer.ts';
 import { createKubernetesActivities } from './kubernetes.ts';
 import { createQdrantActivities } from './qdrant.ts';
 import { createRecoveryActivities } from './recovery.ts';
@@ -31,6 +32,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createRetentionActivities(deps),
     ...createSnapshotTransferActivities(deps),
     ...createSnapshotsLeftActivities(deps),
+    ...createIncrementalTransferActivities(deps),
     ...createVerificationActivities(deps),
     ...createAwsPlanActivities(deps),
     ...createAwsNetworkActivities(deps),

@@ -78,7 +78,7 @@ export function createRecoveryActivities(deps: ActivityDeps) {
       const { peer, entry } = await prepare(input);
       let reading = 0;
       let movedAt = Date.now();
-      const served = await relay.serve(shardBytes(deps, entry), {
+      const served = await relay.serve(shardBytes(deps, input.location, entry), {
         signal: signal(),
         onBytes: () => {
           movedAt = Date.now();
@@ -168,11 +168,11 @@ async function recover(
 }
 
 /** For a restore through a worker that has no address to serve at. */
-export function relayNotConfigured(): FleetError {
-  return new FleetError(
-    'RestoreRefused',
-    '"via": "worker" needs FLEET_RELAY_HOST: set it, on the workers of the transfer queue, to the address by which the Qdrant nodes reach them, such as the pod\'s IP address. Or restore with "via": "bucket".',
-  );
+export function relayNotConfigured(isIncremental = false): FleetError {
+  const what = isIncremental ? 'The backup is incremental, and a restore of it' : '"via": "worker"';
+  const remedy = `set it, on the workers of the transfer queue, to the address by which the Qdrant nodes reach them, such as the pod's IP address.`;
+  const other = isIncremental ? '' : ' Or restore with "via": "bucket".';
+  return new FleetError('RestoreRefused', `${what} needs FLEET_RELAY_HOST: ${remedy}${other}`);
 }
 
 /** Qdrant's words for a URL that it got no answer from. */

@@ -1,11 +1,13 @@
 /** What restores read of a backup, and the lease that keeps it from being removed meanwhile. */
 import { BucketShard } from '../src/clients/bucket-shard.ts';
+import { IncrementalShard } from '../src/clients/incremental-shard.ts';
 import type { BackupStore } from '../src/clients/s3.ts';
 import type { ShardBytes } from '../src/clients/shard-relay.ts';
 import type { CollectionEntry, ShardEntry } from '../src/domain/backup.ts';
 import { FleetError } from '../src/domain/errors.ts';
-import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
+import { backupKeys, clusterPrefix, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
 import { readCommitted } from './backup-records.ts';
+import { recipeOf } from './block-references.ts';
 import { workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { transferBudget } from './transfer-budget.ts';
@@ -40,7 +42,22 @@ export function shardEntry(entry: CollectionEntry, shard: number): ShardEntry {
 }
 
 /** The snapshot of one shard as a stream, for nodes that cannot read it from the bucket themselves. */
-export function shardBytes({ store, config }: Pick<ActivityDeps, 'store' | 'config'>, entry: ShardEntry): ShardBytes {
+export function shardBytes(
+  { store, config }: Pick<ActivityDeps, 'store' | 'config'>,
+  location: ClusterRef & { readonly prefix: string },
+  entry: Pick<ShardEntry, 'key' | 'size' | 'incremental'>,
+): ShardBytes {
+  const { incremental } = entry;
+  if (incremental !== undefined) {
+    return new IncrementalShard({
+      store,
+      root: clusterPrefix(location),
+      recipe: recipeOf({ ...entry, incremental }),
+      size: entry.size,
+      lanes: config.FLEET_TRANSFER_LANES,
+      ...transferBudget(config),
+    });
+  }
   return new BucketShard({
     store,
     key: entry.key,

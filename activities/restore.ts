@@ -102,13 +102,15 @@ export function createRestoreActivities(deps: ActivityDeps) {
       rename?: Readonly<Record<string, string>>;
       via?: RestoreVia;
     }): Promise<RestorePlan> {
-      const { tenant, source, backup, collections, rename = {}, via = config.FLEET_RESTORE_VIA } = input;
+      const { tenant, source, backup, collections, rename = {} } = input;
       // Whoever only reads the backup again says nothing, and needs no relay.
       if (input.via === 'worker' && config.FLEET_RELAY_HOST === undefined) throw relayNotConfigured();
       const location = { tenant, cluster: source, backup, prefix: config.FLEET_BACKUP_PREFIX };
       await store.check(signal());
       await renewLease(store, location);
       const manifest = await readCommitted(store, location);
+      // Blocks are put together by a worker; no node could read them.
+      const via = manifest.blocks === undefined ? (input.via ?? config.FLEET_RESTORE_VIA) : 'worker';
       const named = new Set([...(collections ?? []), ...Object.keys(rename)]);
       const missing = [...named].filter((name) => manifest.collections.every((entry) => entry.name !== name));
       if (missing.length > 0) {
@@ -288,6 +290,8 @@ export function createRestoreActivities(deps: ActivityDeps) {
   async function judge(input: GateInput) {
     const { target, location, nodes, replicationFactor, inPlace, aliases } = input;
     const manifest = await readCommitted(store, location);
+    // Both for the plan and for its preview: without a relay not one shard of such a backup gets to a node.
+    if (manifest.blocks !== undefined && config.FLEET_RELAY_HOST === undefined) throw relayNotConfigured(true);
     const wish: RestoreWish = {
       items: restoreItems(manifest, input),
       ...(replicationFactor !== undefined && { replicationFactor }),

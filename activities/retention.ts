@@ -1,5 +1,5 @@
 /** Removing backups: by the commit record's state machine, data last. */
-import { MANIFEST_FORMAT, type BackupState } from '../src/domain/backup.ts';
+import { MANIFEST_FORMAT, refersTo, type BackupState } from '../src/domain/backup.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import {
   backupKeys,
@@ -11,6 +11,7 @@ import {
 } from '../src/domain/naming.ts';
 import type { RetentionCandidate } from '../src/domain/retention.ts';
 import { claim, move, readRecord, removeData } from './backup-records.ts';
+import { release, siblings } from './block-references.ts';
 import type { ActivityDeps } from './deps.ts';
 
 /** What a sweep finds in the bucket. Times are milliseconds since the epoch. */
@@ -25,6 +26,15 @@ export interface SweepFindings {
   readonly purging: readonly string[];
   /** Begun more than a day ago, never finished, and nobody works on them any more. */
   readonly abandoned: readonly string[];
+}
+
+/** How far the removal of a backup came. */
+export interface PurgeOutcome {
+  readonly state: BackupState;
+  /** That were removed. */
+  readonly objects: number;
+  /** Backups that refer to its blocks. */
+  readonly heldBy?: readonly string[];
 }
 
 /** A lease that was not renewed for this long counts no more. */
@@ -83,19 +93,20 @@ export function createRetentionActivities({ store, config, temporal }: ActivityD
 
     /**
      * DELETING -> PURGING -> data removed -> DELETED. Leases are looked at after the backup was marked: a restore that
-     * came first is waited for, one that comes later sees the mark.
+     * came first is waited for, one that comes later sees the mark. The records of the other backups are read after the
+     * leases: a backup that refers to this one either still has its lease, or has its record by then.
      *
-     * @returns the state that was reached; DELETING when a restore still reads the backup
+     * @returns the state that was reached; DELETING when the backup is still needed: `heldBy` names the backups that
+     *   refer to its blocks, and is absent when somebody has a lease on it
      */
-    async purgeBackup({
-      backup,
-      ...ref
-    }: ClusterRef & { backup: string }): Promise<{ state: BackupState; objects: number }> {
+    async purgeBackup({ backup, ...ref }: ClusterRef & { backup: string }): Promise<PurgeOutcome> {
       const location = at(ref, backup);
       let found = await readRecord(store, location);
       if (found === undefined) throw new FleetError('BackupNotFound', `Backup "${backup}" has no record.`);
       if (found.record.state === 'DELETING') {
         if (await isLeased(location, found.storeTime)) return { state: 'DELETING', objects: 0 };
+        const heldBy = await dependants(location);
+        if (heldBy.length > 0) return { state: 'DELETING', objects: 0, heldBy };
         await move(store, location, found, 'PURGING');
         found = await readRecord(store, location);
       }
@@ -118,6 +129,9 @@ export function createRetentionActivities({ store, config, temporal }: ActivityD
         attempt: 'retention-sweep',
         changedAt: new Date().toISOString(),
       });
+      const intent = await store.getJson(backupKeys(location).intent);
+      // What its run held on other backups.
+      await release(store, location, String((intent?.body as { runId?: unknown } | undefined)?.runId));
       if (standing.state !== 'ABORTED') return { state: standing.state, objects: 0 };
       const { objects } = await removeData(store, backupKeys(location).data);
       return { state: 'ABORTED', objects };
@@ -129,6 +143,16 @@ export function createRetentionActivities({ store, config, temporal }: ActivityD
       if (now - modified.getTime() < LEASE_LIFETIME) return true;
     }
     return false;
+  }
+
+  /** Backups whose record says that they need blocks of this one. */
+  async function dependants(location: BackupLocation): Promise<string[]> {
+    const held: string[] = [];
+    for (const backup of await siblings(store, location)) {
+      const found = await readRecord(store, { ...location, backup });
+      if (found !== undefined && refersTo(found.record, location.backup)) held.push(backup);
+    }
+    return held;
   }
 
   async function isAbandoned(location: BackupLocation): Promise<boolean> {

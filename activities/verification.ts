@@ -10,6 +10,7 @@ import { attestationKey, type BackupLocation } from '../src/domain/naming.ts';
 import { readCommitted } from './backup-records.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
+import { shardBytes } from './restore-source.ts';
 
 export interface ShardRef {
   readonly collection: string;
@@ -37,7 +38,8 @@ export interface Attestation {
   readonly problems: readonly string[];
 }
 
-export function createVerificationActivities({ store, config }: ActivityDeps) {
+export function createVerificationActivities(deps: ActivityDeps) {
+  const { store, config } = deps;
   return {
     async listBackupShards({
       location,
@@ -64,8 +66,8 @@ export function createVerificationActivities({ store, config }: ActivityDeps) {
       const python = config.FLEET_ENGINE_PYTHON;
       const opened = python !== undefined && entry.size <= config.FLEET_ENGINE_MAX_BYTES;
       const problem = opened
-        ? await withScratch((scratch) => readAndOpen(collection, entry, python, scratch))
-        : await reread(entry);
+        ? await withScratch((scratch) => readAndOpen(input.location, collection, entry, python, scratch))
+        : await reread(input.location, entry);
       return { bytes: entry.size, opened, ...(problem !== undefined && { problem }) };
     },
 
@@ -75,12 +77,14 @@ export function createVerificationActivities({ store, config }: ActivityDeps) {
      *
      * @throws FleetError `IntegrityMismatch` when it is not what was sent, or does not open
      */
-    async openCopiedShard(input: { key: string; size: number; sha256: string }): Promise<{ points: number }> {
+    async openCopiedShard(
+      input: Pick<ShardEntry, 'key' | 'size' | 'sha256' | 'incremental'> & { location?: BackupLocation },
+    ): Promise<{ points: number }> {
       const python = config.FLEET_ENGINE_PYTHON;
       if (python === undefined) throw new FleetError('Internal', 'FLEET_ENGINE_PYTHON is not set on this worker.');
       return withScratch(async (scratch) => {
         const file = join(scratch, 'shard.snapshot');
-        const wrong = await reread(input, file);
+        const wrong = await reread(input.location, input, file);
         if (wrong !== undefined) throw new FleetError('IntegrityMismatch', `${input.key} ${wrong}.`);
         const { points } = await openShard(python, file, scratch, signal());
         return { points };
@@ -95,13 +99,14 @@ export function createVerificationActivities({ store, config }: ActivityDeps) {
   };
 
   async function readAndOpen(
+    location: BackupLocation,
     collection: CollectionEntry,
     entry: ShardEntry,
     python: string,
     scratch: string,
   ): Promise<string | undefined> {
     const file = join(scratch, 'shard.snapshot');
-    const wrong = await reread(entry, file);
+    const wrong = await reread(location, entry, file);
     if (wrong !== undefined) return wrong;
     try {
       const { points, indexes } = await openShard(python, file, scratch, signal());
@@ -119,10 +124,13 @@ export function createVerificationActivities({ store, config }: ActivityDeps) {
 
   /** Hash the object, and keep its bytes in `file` when one is given. */
   async function reread(
-    { key, size, sha256 }: Pick<ShardEntry, 'key' | 'size' | 'sha256'>,
+    location: BackupLocation | undefined,
+    entry: Pick<ShardEntry, 'key' | 'size' | 'sha256' | 'incremental'>,
     file?: string,
   ): Promise<string | undefined> {
-    const body = await store.read(key, signal());
+    const { key, size, sha256 } = entry;
+    const isIncremental = entry.incremental !== undefined && location !== undefined;
+    const body = isIncremental ? shardBytes(deps, location, entry).stream(signal()) : await store.read(key, signal());
     if (body === undefined) return 'is gone from the bucket';
     const hash = createHash('sha256');
     let bytes = 0;
@@ -134,6 +142,10 @@ export function createVerificationActivities({ store, config }: ActivityDeps) {
         bytes += chunk.length;
         Context.current().heartbeat({ bytes, size });
       }
+    } catch (error) {
+      // A pack or the recipe: which one, and what is wrong with it.
+      if (isIncremental && FleetError.is(error, 'IntegrityMismatch')) return `cannot be put together: ${error.message}`;
+      throw error;
     } finally {
       await handle?.close();
     }

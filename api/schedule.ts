@@ -34,7 +34,7 @@ export function schedulePrefix(ref: ClusterRef): string {
 
 /** @throws FleetError `InvalidInput` listing every bad field */
 export function parseSchedule(body: unknown): ScheduleRequest {
-  const { tenant, cluster, collections, retention, ...own } = body as Record<string, unknown>;
+  const { tenant, cluster, collections, format, retention, ...own } = body as Record<string, unknown>;
   const errors: FieldError[] = [];
   const collect = <T>(parse: () => T): T | undefined => {
     try {
@@ -45,7 +45,7 @@ export function parseSchedule(body: unknown): ScheduleRequest {
       return undefined;
     }
   };
-  const backup = collect(() => parseBackupInput({ tenant, cluster, collections, retention }));
+  const backup = collect(() => parseBackupInput({ tenant, cluster, collections, format, retention }));
   const timing = collect(() =>
     readInput(own, (r) => ({
       name: r.text('name', (text) => nameProblem(text, MAX_NAME_LENGTH)).name ?? 'backup',
@@ -109,14 +109,15 @@ export function viewOfSchedule(ref: ClusterRef, schedule: ScheduleDescription | 
   };
 }
 
-/** Retention and collections stand in the action's argument, which lists leave out. */
+/** Retention, format and collections stand in the action's argument, which lists leave out. */
 function backupOptions({
   action,
-}: ScheduleDescription | ScheduleSummary): Pick<BackupInput, 'collections' | 'retention'> {
+}: ScheduleDescription | ScheduleSummary): Pick<BackupInput, 'collections' | 'format' | 'retention'> {
   if (action === undefined || !('args' in action)) return {};
   const [input] = (action.args ?? []) as readonly Partial<BackupInput>[];
   return {
     ...(input?.collections !== undefined && { collections: input.collections }),
+    ...(input?.format !== undefined && { format: input.format }),
     ...(input?.retention !== undefined && { retention: input.retention }),
   };
 }

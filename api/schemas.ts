@@ -1,7 +1,7 @@
 /** The shapes of requests and answers, for the OpenAPI document. Ranges are those of `src/domain/input.ts`. */
 import { z } from '@hono/zod-openapi';
 import { AWS_REGIONS, EKS_LOG_TYPES, NAT_MODES, TAINT_EFFECTS } from '../src/domain/aws.ts';
-import { BACKUP_STATES } from '../src/domain/backup.ts';
+import { BACKUP_FORMATS, BACKUP_STATES } from '../src/domain/backup.ts';
 import { CLUSTER_PHASES, DISTANCES, PROVIDERS } from '../src/domain/cluster.ts';
 import { OPERATION_KINDS, type OperationKind } from '../src/domain/operation.ts';
 import { RESTORE_VIA } from '../src/domain/restore-via.ts';
@@ -14,6 +14,9 @@ const clusterName = z.string().openapi({
 });
 const nodes = z.int().min(1).max(64);
 const collections = z.array(z.string()).min(1).openapi({ description: 'Only these collections; default all.' });
+const format = z.enum(BACKUP_FORMATS).openapi({
+  description: 'Default "full". "incremental" writes only blocks that no earlier incremental backup holds.',
+});
 const time = z.iso.datetime();
 
 const RetentionPolicy = z
@@ -120,7 +123,11 @@ export const ProvisionBody = z
   .openapi('ProvisionRequest');
 
 export const BackupBody = z
-  .strictObject({ collections: collections.optional(), retention: RetentionPolicy.optional() })
+  .strictObject({
+    collections: collections.optional(),
+    format: format.optional(),
+    retention: RetentionPolicy.optional(),
+  })
   .openapi('BackupRequest');
 
 export const RestoreBody = z
@@ -162,6 +169,7 @@ export const ScheduleBody = z
     timeZone: z.string().optional().openapi({ description: 'IANA name; default UTC.', example: 'Europe/Berlin' }),
     retention: RetentionPolicy.optional(),
     collections: collections.optional(),
+    format: format.optional(),
     paused: z.boolean().optional(),
     jitterSeconds: z.int().min(0).max(86_400).optional().openapi({ description: 'Spread starts over this time.' }),
   })
@@ -211,7 +219,9 @@ export const Backup = z
     id: z.string(),
     cluster: z.string(),
     state: z.enum(BACKUP_STATES),
-    totals: z.object({ collections: z.int(), shards: z.int(), bytes: z.int(), points: z.int() }).optional(),
+    totals: z
+      .object({ collections: z.int(), shards: z.int(), bytes: z.int(), points: z.int(), written: z.int().optional() })
+      .optional(),
     createdAt: time,
     changedAt: time,
   })
@@ -228,6 +238,7 @@ export const Schedule = z
     jitterSeconds: z.number().optional(),
     retention: RetentionPolicy.optional(),
     collections: z.array(z.string()).optional(),
+    format: format.optional(),
     nextRuns: z.array(time),
     recentRuns: z.array(z.object({ operation: z.string(), scheduledAt: time, startedAt: time })),
   })

@@ -27,7 +27,7 @@ const STEPS = {
 export async function BackupCluster(
   input: unknown,
 ): Promise<{ backup: string; bytes: number; points: number; shards: number; collections: number }> {
-  const { tenant, cluster, collections, retention } = checked(input, parseBackupInput);
+  const { tenant, cluster, collections, format = 'full', retention } = checked(input, parseBackupInput);
   const ref = { tenant, cluster };
   const steps = Object.values(STEPS).filter((step) => retention !== undefined || step !== STEPS.retention);
   return runOperation({ kind: 'backup', ref, steps }, async (operation) => {
@@ -45,6 +45,7 @@ export async function BackupCluster(
           ...ref,
           nominalTime: nominalTime().toISOString(),
           ...(collections !== undefined && { collections }),
+          ...(format !== 'full' && { format }),
         });
         return { spec: cluster.spec, plan: found };
       },
@@ -63,7 +64,17 @@ export async function BackupCluster(
       const lanes = [...byPeer(tasks)].map(async ([peer, ofPeer]): Promise<readonly CopiedShard[]> => {
         const result = await executeChild(BackupPeer, {
           workflowId: `${workflowInfo().workflowId}/peer-${peer}`,
-          args: [{ location, attempt, transferQueue, peer, tasks: ofPeer, engineMaxBytes }],
+          args: [
+            {
+              location,
+              attempt,
+              transferQueue,
+              peer,
+              tasks: ofPeer,
+              engineMaxBytes,
+              ...(format !== 'full' && { format }),
+            },
+          ],
           staticSummary: `${ofPeer.length} shards from peer ${peer}`,
         });
         copied += result.length;

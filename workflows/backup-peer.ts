@@ -8,6 +8,7 @@ import {
 } from '@temporalio/workflow';
 import type { CopiedShard } from '../activities/backup-store.ts';
 import type { NodeSnapshot } from '../activities/qdrant.ts';
+import type { BackupFormat, ShardEntry } from '../src/domain/backup.ts';
 import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import { control, described, persistent, polled, snapshotting, streaming } from './shared/activity-proxies.ts';
@@ -21,10 +22,14 @@ export interface BackupPeerInput {
   readonly tasks: readonly ShardTask[];
   /** Shards up to this size are opened by Qdrant's engine; default none. */
   readonly engineMaxBytes?: number;
+  /** Default `full`. */
+  readonly format?: BackupFormat;
   /** Carried through continue-as-new. */
   readonly known?: readonly string[];
   readonly copied?: readonly CopiedShard[];
 }
+
+type Stored = Pick<ShardEntry, 'key' | 'size' | 'sha256' | 'crc32' | 'incremental'>;
 
 /** Times that a snapshot may vanish from its node before the backup gives up. */
 const MAX_SNAPSHOTS = 3;
@@ -60,7 +65,6 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
   const { tenant, cluster } = location;
   const ref = { tenant, cluster };
   const { collection, shard } = task;
-  const key = backupKeys(location).shard(attempt, collection, shard);
   const what = `"${collection}" shard ${shard}`;
 
   for (let round = 1; ; round += 1) {
@@ -69,21 +73,14 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
       snapshot = await control.createShardSnapshot.executeWithOptions(snapshotting(`Snapshot of ${what}`), [
         { ...ref, task, known },
       ]);
-      const summary = `Copy ${what}, ${(snapshot.size / 1e6).toFixed(1)} MB`;
-      const { sha256, size, crc32 } = await control.transferShardSnapshot.executeWithOptions(
-        streaming(transferQueue, summary),
-        [{ ...ref, task, snapshot, key }],
-      );
+      const stored = await transfer(snapshot);
       // The node's file goes as soon as it is copied; what is looked at from here on is the copy.
       await remove(snapshot.name);
-      const points = { ...snapshot.points, ...(await countCopy(sha256, size)) };
+      const points = { ...snapshot.points, ...(await countCopy(stored)) };
       return {
         collection,
         shard,
-        key,
-        size,
-        sha256,
-        crc32,
+        ...stored,
         points,
         cutAt: snapshot.cutAt,
         ...(task.shardKey !== undefined && { shardKey: task.shardKey }),
@@ -96,11 +93,25 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
     }
   }
 
-  async function countCopy(sha256: string, size: number): Promise<{ exact?: number }> {
-    if (size > (input.engineMaxBytes ?? 0)) return {};
+  async function transfer(snapshot: NodeSnapshot): Promise<Stored> {
+    const options = streaming(transferQueue, `Copy ${what}, ${(snapshot.size / 1e6).toFixed(1)} MB`);
+    if (input.format === 'incremental') {
+      const copy = await control.transferIncrementalShard.executeWithOptions(options, [
+        { location, attempt, task, snapshot },
+      ]);
+      const { key, size, sha256, crc32, incremental } = copy;
+      return { key, size, sha256, crc32, incremental };
+    }
+    const key = backupKeys(location).shard(attempt, collection, shard);
+    const copy = await control.transferShardSnapshot.executeWithOptions(options, [{ ...ref, task, snapshot, key }]);
+    return { key, size: copy.size, sha256: copy.sha256, crc32: copy.crc32 };
+  }
+
+  async function countCopy(stored: Stored): Promise<{ exact?: number }> {
+    if (stored.size > (input.engineMaxBytes ?? 0)) return {};
     const { points } = await control.openCopiedShard.executeWithOptions(
       streaming(transferQueue, `Open and count the copy of ${what}`),
-      [{ key, size, sha256 }],
+      [stored.incremental === undefined ? stored : { ...stored, location }],
     );
     return { exact: points };
   }

@@ -25,6 +25,8 @@ export async function RetentionSweep(input: unknown): Promise<{
   marked: string[];
   purged: string[];
   collected: string[];
+  /** Removed from the lists, but kept because these backups refer to their blocks. */
+  held: Record<string, readonly string[]>;
   dryRun: boolean;
 }> {
   const { tenant, cluster, policy, dryRun = false } = checked(input, parseRetentionInput);
@@ -41,7 +43,7 @@ export async function RetentionSweep(input: unknown): Promise<{
     const falling = decisions.filter(({ keep }) => !keep).map(({ id }) => id);
     if (dryRun) {
       for (const step of [STEPS.mark, STEPS.purge, STEPS.collect]) operation.skip(step, 'dry run');
-      return { decisions, marked: falling, purged: [], collected: [], dryRun };
+      return { decisions, marked: falling, purged: [], collected: [], held: {}, dryRun };
     }
 
     const marked: string[] = [];
@@ -62,18 +64,25 @@ export async function RetentionSweep(input: unknown): Promise<{
     const grace = (policy.undoHours ?? RETENTION_DEFAULTS.undoHours) * HOUR;
     const due = found.deleting.filter(({ since }) => found.now - since >= grace).map(({ id }) => id);
     const purged: string[] = [];
+    const held: Record<string, readonly string[]> = {};
     await operation.step(
       STEPS.purge,
       async () => {
-        for (const backup of [...found.purging, ...due, ...(grace === 0 ? marked : [])]) {
-          const { state } = await control.purgeBackup.executeWithOptions(described(`Remove the data of ${backup}`), [
-            { ...ref, backup },
-          ]);
+        // The newest first: what refers to others goes before them.
+        for (const backup of [...found.purging, ...due, ...(grace === 0 ? marked : [])].sort().reverse()) {
+          const { state, heldBy } = await control.purgeBackup.executeWithOptions(
+            described(`Remove the data of ${backup}`),
+            [{ ...ref, backup }],
+          );
           await control.indexBackup({ ...ref, backup, state, createdAt: createdAt(backup) });
           if (state === 'DELETED') purged.push(backup);
+          if (heldBy !== undefined) held[backup] = heldBy;
         }
       },
-      () => `${purged.length} removed`,
+      () => {
+        const count = Object.keys(held).length;
+        return `${purged.length} removed${count === 0 ? '' : `, ${count} held by backups that refer to them`}`;
+      },
     );
 
     const collected: string[] = [];
@@ -91,7 +100,7 @@ export async function RetentionSweep(input: unknown): Promise<{
       ({ removed, left }) =>
         `${collected.length} collected, ${removed} snapshots removed from nodes${left === 0 ? '' : `, ${left} shards still to clean`}`,
     );
-    return { decisions, marked, purged, collected, dryRun };
+    return { decisions, marked, purged, collected, held, dryRun };
   });
 }
 

@@ -156,6 +156,15 @@ export class BackupStore {
     }
   }
 
+  /** Write an object of some MiB at most; the store checks its CRC32. */
+  async putBytes(key: string, body: Buffer): Promise<void> {
+    await this.#call(`write ${key}`, () =>
+      this.#client.send(
+        new PutObjectCommand({ Bucket: this.bucket, Key: key, Body: body, ChecksumAlgorithm: 'CRC32' }),
+      ),
+    );
+  }
+
   /** Objects below a prefix, all pages. */
   async *list(prefix: string): AsyncGenerator<{ key: string; size: number; modified: Date }> {
     for await (const { Contents } of this.#pages(prefix)) {

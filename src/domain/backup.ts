@@ -3,20 +3,28 @@ import type { ClusterSpec } from './cluster.ts';
 import { FleetError } from './errors.ts';
 
 export const MANIFEST_FORMAT = 1;
+/** Of backups whose shards are stored as blocks; versions that know only format 1 must not take them for their own. */
+export const INCREMENTAL_FORMAT = 2;
+
+/** How the shards of a backup are stored: each as one object, or as blocks that backups share. */
+export const BACKUP_FORMATS = ['full', 'incremental'] as const;
+export type BackupFormat = (typeof BACKUP_FORMATS)[number];
 
 /** One logical shard of a backup. */
 export interface ShardEntry {
   readonly shard: number;
   /** Custom shard key, where the collection uses them. */
   readonly shardKey?: string | number;
-  /** S3 key of the snapshot. */
+  /** S3 key of the snapshot, or of its recipe. */
   readonly key: string;
   /** Bytes, equal to Qdrant's `size`. */
   readonly size: number;
   /** Hex, computed on the way and equal to Qdrant's `checksum`. */
   readonly sha256: string;
-  /** The store's full-object CRC32, base64. */
+  /** CRC32 over the whole snapshot, base64; of a full one it is the store's, too. */
   readonly crc32: string;
+  /** Of a shard that is stored as blocks: `key` is its recipe, and the snapshot is put together from it. */
+  readonly incremental?: IncrementalShardEntry;
   /**
    * Points that the source peer reported for this shard right before and right after the cut. Equal on an idle shard;
    * under writes the snapshot holds a number between the two.
@@ -32,6 +40,21 @@ export interface ShardEntry {
   readonly cutAt: string;
 }
 
+export interface IncrementalShardEntry {
+  /** Bytes of the recipe. */
+  readonly recipeBytes: number;
+  /** Hex, of the recipe. */
+  readonly recipeSha256: string;
+  /** Bytes that this backup added to the bucket for the shard. */
+  readonly written: number;
+}
+
+/** How much of a backup lies in the packs of one backup, itself or an earlier one. */
+export interface BlockReference {
+  readonly backup: string;
+  readonly bytes: number;
+}
+
 export interface CollectionEntry {
   readonly name: string;
   /** `config` of `GET /collections/{c}`, verbatim. */
@@ -43,7 +66,7 @@ export interface CollectionEntry {
 
 /** `manifest.json`: everything that a restore needs, besides the data. Written once. */
 export interface BackupManifest {
-  readonly formatVersion: typeof MANIFEST_FORMAT;
+  readonly formatVersion: typeof MANIFEST_FORMAT | typeof INCREMENTAL_FORMAT;
   readonly tenant: string;
   readonly cluster: string;
   readonly backup: string;
@@ -56,6 +79,8 @@ export interface BackupManifest {
   readonly peers: readonly { readonly id: string; readonly name: string }[];
   readonly collections: readonly CollectionEntry[];
   readonly aliases: readonly { readonly alias: string; readonly collection: string }[];
+  /** Of an incremental backup: where its blocks lie, its own packs included. */
+  readonly blocks?: readonly BlockReference[];
 }
 
 /** Bytes, points and shards of a backup, for lists. */
@@ -64,6 +89,8 @@ export interface BackupTotals {
   readonly shards: number;
   readonly bytes: number;
   readonly points: number;
+  /** Bytes that an incremental backup added to the bucket. */
+  readonly written?: number;
 }
 
 /** How many points a shard may hold: one number where it was counted exactly or idle, a range where it was written to. */
@@ -80,6 +107,9 @@ export function totalsOf(manifest: BackupManifest): BackupTotals {
     shards: shards.length,
     bytes: shards.reduce((sum, shard) => sum + shard.size, 0),
     points: shards.reduce((sum, { points }) => sum + (points.exact ?? points.after), 0),
+    ...(manifest.blocks !== undefined && {
+      written: shards.reduce((sum, { incremental }) => sum + (incremental?.written ?? 0), 0),
+    }),
   };
 }
 
@@ -91,7 +121,7 @@ export type BackupState = (typeof BACKUP_STATES)[number];
  * could live. A backup exists when its record says COMMITTED, and then only.
  */
 export interface CommitRecord {
-  readonly formatVersion: typeof MANIFEST_FORMAT;
+  readonly formatVersion: typeof MANIFEST_FORMAT | typeof INCREMENTAL_FORMAT;
   readonly backup: string;
   readonly state: BackupState;
   /** The attempt that won the key. */
@@ -105,6 +135,8 @@ export interface CommitRecord {
   /** Absent when ABORTED was written first. */
   readonly manifest?: { readonly sha256: string; readonly size: number };
   readonly totals?: BackupTotals;
+  /** Of an incremental backup: the others whose packs it needs. Their data stays while this record is not DELETED. */
+  readonly references?: readonly string[];
 }
 
 /**
@@ -127,6 +159,11 @@ export function mayFollow(from: BackupState | undefined, to: BackupState): boole
   return TRANSITIONS[from ?? 'absent'].includes(to);
 }
 
+/** Whether the data of a backup is still needed by one with this record. PURGING counts: a purge may be interrupted. */
+export function refersTo({ state, references = [] }: CommitRecord, backup: string): boolean {
+  return state !== 'DELETED' && state !== 'ABORTED' && references.includes(backup);
+}
+
 /** @throws FleetError `CommitConflict` when the state machine does not allow the step */
 export function advance(record: CommitRecord, to: BackupState, changedAt: string): CommitRecord {
   if (!mayFollow(record.state, to)) {
@@ -145,10 +182,10 @@ export function parseManifest(json: unknown, where: string): BackupManifest {
   if (typeof manifest !== 'object' || manifest === null || !Array.isArray(manifest.collections)) {
     throw new FleetError('IntegrityMismatch', `${where} is not a backup manifest.`);
   }
-  if (manifest.formatVersion !== MANIFEST_FORMAT) {
+  if (manifest.formatVersion !== MANIFEST_FORMAT && manifest.formatVersion !== INCREMENTAL_FORMAT) {
     throw new FleetError(
       'IntegrityMismatch',
-      `${where} has format ${String(manifest.formatVersion)}; this version reads format ${MANIFEST_FORMAT}.`,
+      `${where} has format ${String(manifest.formatVersion)}; this version reads the formats ${MANIFEST_FORMAT} and ${INCREMENTAL_FORMAT}.`,
     );
   }
   return manifest as BackupManifest;

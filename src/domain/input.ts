@@ -4,6 +4,7 @@
  * workflow bundle.
  */
 import { awsRequest } from './aws-input.ts';
+import { BACKUP_FORMATS, type BackupFormat } from './backup.ts';
 import {
   DISTANCES,
   PROVIDERS,
@@ -28,6 +29,8 @@ export type DeleteInput = ClusterRef;
 export interface BackupInput extends ClusterRef {
   /** Only these collections; default all. */
   readonly collections?: readonly string[];
+  /** Default `full`: each shard is one object. `incremental`: blocks that earlier backups hold are not written again. */
+  readonly format?: BackupFormat;
   /** Run a `RetentionSweep` with this policy after the backup. */
   readonly retention?: RetentionPolicy;
 }
@@ -88,6 +91,7 @@ export function parseBackupInput(input: unknown): BackupInput {
   return readInput(input, (r) => ({
     ...clusterRef(r),
     ...r.strings('collections', { min: 1 }),
+    ...r.oneOf('format', BACKUP_FORMATS),
     ...r.object('retention', retentionPolicy),
   }));
 }

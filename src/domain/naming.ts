@@ -120,10 +120,16 @@ export function backupKeys(location: BackupLocation) {
     manifest: `${root}manifest.json`,
     commit: `${root}commit.json`,
     leases: `${root}leases/`,
+    /** Of a backup that refers to this one while it is made. */
+    holder: (backup: string, attempt: string) => `${root}leases/${encodeCollection(`${backup}/${attempt}`)}.json`,
     lease: (restore: string) => `${root}leases/${encodeCollection(restore)}.json`,
     data: `${root}data/`,
     shard: (attempt: string, collection: string, shard: number) =>
       `${root}data/${attempt}/${shardSegment(collection)}/shard-${shard}.snapshot`,
+    /** Packs and recipes of an incremental shard. */
+    blocks: (attempt: string, collection: string, shard: number) =>
+      `${root}data/${attempt}/${shardSegment(collection)}/shard-${shard}/`,
+    bases: (attempt: string) => `${root}data/${attempt}/bases.json`,
   };
 }
 

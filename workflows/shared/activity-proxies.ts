@@ -156,6 +156,7 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   purgeBackup: 'DELETING -> PURGING, remove the data, -> DELETED',
   collectUnfinished: 'Claim as ABORTED, remove the data',
   transferShardSnapshot: 'Copy a snapshot into the bucket',
+  transferIncrementalShard: 'Copy what no earlier backup holds into the bucket',
   openCopiedShard: "Open and count the copy by Qdrant's engine",
   listBackupShards: 'Shards of the backup',
   verifyShard: 'Read a shard again',
