@@ -157,6 +157,7 @@ export class QdrantClient {
     const { status, text } = await this.#send('PUT', this.#path(name, '?timeout=30'), config, 60_000);
     if (status === 409 || (status === 400 && text.includes('already exists'))) return false;
     this.#check('PUT', this.#path(name), status, text);
+    parse(text, `PUT ${this.url}${this.#path(name)}`);
     return true;
   }
 
@@ -208,6 +209,8 @@ export class QdrantClient {
     const path = this.#path(collection, `/shards/${shard}/snapshots/${encodeURIComponent(name)}?wait=true`);
     const { status, text } = await this.#send('DELETE', path, undefined, CALL_TIMEOUT);
     if (status !== 404) this.#check('DELETE', path, status, text);
+    // What was not said by Qdrant does not count: a snapshot that is believed gone is never looked for again.
+    parse(text, `DELETE ${this.url}${path.split('?')[0]}`);
   }
 
   /** URL of a stored shard snapshot's bytes. */

@@ -5,7 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { move, readRecord } from '../../activities/backup-records.ts';
 import { QdrantClient } from '../../src/clients/qdrant.ts';
 import type { BackupStore } from '../../src/clients/s3.ts';
-import { FaultProxy, s3Error, type Fault } from '../support/fault-proxy.ts';
+import { FaultProxy, qdrantError, s3Error, type Fault } from '../support/fault-proxy.ts';
 import { Fleet, openStore } from '../support/fleet.ts';
 
 describe('S3', () => {
@@ -110,11 +110,23 @@ describe('Qdrant', () => {
       () => client.version(),
       () => client.collection('docs'),
       () => client.recoverShard('docs', 0, 'http://s3/x', '00'),
+      () => client.createCollection('docs', {}),
+      () => client.deleteShardSnapshot('docs', 0, 'x.snapshot'),
     ];
     for (const call of calls) {
       proxy.inject({ fault });
       await expect(call()).rejects.toMatchObject({ code: 'QdrantUnavailable' });
     }
     expect(await client.cluster()).toMatchObject({ peerId: '7' });
+  });
+
+  test('a snapshot is gone when Qdrant says so, not when something in between knows no such page', async () => {
+    const page: Fault = { kind: 'answer', status: 404, body: '<html>404', contentType: 'text/html' };
+    proxy.inject({ fault: page });
+    await expect(client.deleteShardSnapshot('docs', 0, 'x.snapshot')).rejects.toMatchObject({
+      code: 'QdrantUnavailable',
+    });
+    proxy.inject({ fault: qdrantError(404) });
+    await client.deleteShardSnapshot('docs', 0, 'x.snapshot');
   });
 });
