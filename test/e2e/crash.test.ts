@@ -3,53 +3,11 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { backupKeys } from '../../src/domain/naming.ts';
 import { exited, Fleet, smallPoints } from '../support/fleet.ts';
 
-/** `npm run test:crash` kills at every place, `npm test` at the worst ones: each kill waits for a heartbeat to be missed. */
-const EVERYWHERE = process.env['FLEET_TEST_CRASHES'] === 'all';
+/** The worst places; crash-matrix.test.ts has all of them. Each kill waits for a heartbeat to be missed. */
 const PLACES = {
-  provision: EVERYWHERE
-    ? [
-        'takeLease:after',
-        'reserveCluster:after',
-        'ensureNamespace:before',
-        'ensureNamespace:after',
-        'ensureApiKey:after',
-        'installRelease:before',
-        'installRelease:after',
-        'awaitPeers:after',
-        'ensureCollection:after',
-        'setClusterPhase:after',
-        'endOperation:after',
-      ]
-    : ['installRelease:after'],
-  backup: EVERYWHERE
-    ? [
-        'takeLease:after',
-        'planBackup:after',
-        'listShardSnapshots:after',
-        'createShardSnapshot:before',
-        'createShardSnapshot:after',
-        'uploadPart:1',
-        'uploadPart:2',
-        'transferShardSnapshot:after',
-        'deleteShardSnapshot:before',
-        'deleteShardSnapshot:after',
-        'commitBackup:before',
-        'commitBackup:after',
-        'indexBackup:after',
-        'endOperation:after',
-      ]
-    : ['createShardSnapshot:after', 'uploadPart:2'],
-  restore: EVERYWHERE
-    ? [
-        'openBackup:after',
-        'createRestoredCollection:after',
-        'recoverReplica:before',
-        'recoverReplica:after',
-        'verifyRestoredCollection:after',
-        'restoreAliases:after',
-        'closeBackup:after',
-      ]
-    : ['recoverReplica:after'],
+  provision: ['installRelease:after'],
+  backup: ['createShardSnapshot:after', 'uploadPart:2'],
+  restore: ['recoverReplica:after'],
 } as const;
 
 describe('kill -9 of the worker', () => {
@@ -75,7 +33,7 @@ describe('kill -9 of the worker', () => {
     return (await handle.result()) as Record<string, unknown>;
   }
 
-  test('a provision ends in one cluster', { timeout: EVERYWHERE ? 900_000 : 180_000 }, async () => {
+  test('a provision ends in one cluster', { timeout: 180_000 }, async () => {
     const input = { tenant: fleet.tenant, cluster: 'docs', collections: [{ preset: 'documents', vectorSize: 256 }] };
     expect(await survive('ProvisionCluster', input, PLACES.provision)).toMatchObject({ cluster: 'docs' });
     const cluster = await fleet.access('docs');
@@ -86,37 +44,33 @@ describe('kill -9 of the worker', () => {
     await fleet.close();
   });
 
-  test(
-    'a backup ends in one backup, with no snapshot and no upload left over',
-    { timeout: EVERYWHERE ? 900_000 : 180_000 },
-    async () => {
-      const tenant = fleet.tenant;
-      fleet = Object.assign(await Fleet.open({ FLEET_TRANSFER_PART_BYTES: '5242880', FLEET_TRANSFER_LANES: '2' }), {
-        tenant,
-      });
-      const cluster = await fleet.access('docs');
-      await cluster.load('documents', smallPoints(20_000, 256));
-      const digest = await cluster.digest('documents');
+  test('a backup ends in one backup, with no snapshot and no upload left over', { timeout: 180_000 }, async () => {
+    const tenant = fleet.tenant;
+    fleet = Object.assign(await Fleet.open({ FLEET_TRANSFER_PART_BYTES: '5242880', FLEET_TRANSFER_LANES: '2' }), {
+      tenant,
+    });
+    const cluster = await fleet.access('docs');
+    await cluster.load('documents', smallPoints(20_000, 256));
+    const digest = await cluster.digest('documents');
 
-      const result = await survive('BackupCluster', { tenant, cluster: 'docs' }, PLACES.backup);
-      expect(result).toMatchObject({ points: 20_000, shards: 3 });
+    const result = await survive('BackupCluster', { tenant, cluster: 'docs' }, PLACES.backup);
+    expect(result).toMatchObject({ points: 20_000, shards: 3 });
 
-      expect(await cluster.nodeSnapshots('documents')).toEqual([]);
-      const backups = await fleet.catalog.backups({ tenant, cluster: 'docs' }, { limit: 10 });
-      expect(backups.map(({ backup }) => backup)).toEqual([result['backup']]);
-      const keys = backupKeys({ prefix: '', tenant, cluster: 'docs', backup: String(result['backup']) });
-      expect(await fleet.store.openUploads(keys.root)).toEqual([]);
-      const objects: string[] = [];
-      for await (const { key } of fleet.store.list(keys.data)) if (key.endsWith('.snapshot')) objects.push(key);
-      expect(objects).toHaveLength(3);
+    expect(await cluster.nodeSnapshots('documents')).toEqual([]);
+    const backups = await fleet.catalog.backups({ tenant, cluster: 'docs' }, { limit: 10 });
+    expect(backups.map(({ backup }) => backup)).toEqual([result['backup']]);
+    const keys = backupKeys({ prefix: '', tenant, cluster: 'docs', backup: String(result['backup']) });
+    expect(await fleet.store.openUploads(keys.root)).toEqual([]);
+    const objects: string[] = [];
+    for await (const { key } of fleet.store.list(keys.data)) if (key.endsWith('.snapshot')) objects.push(key);
+    expect(objects).toHaveLength(3);
 
-      const restore = { tenant, source: 'docs', backup: result['backup'], cluster: 'again', nodes: 2 };
-      expect(await fleet.run('RestoreCluster', restore)).toMatchObject({ points: 20_000 });
-      expect(await (await fleet.access('again')).digest('documents')).toEqual(digest);
-    },
-  );
+    const restore = { tenant, source: 'docs', backup: result['backup'], cluster: 'again', nodes: 2 };
+    expect(await fleet.run('RestoreCluster', restore)).toMatchObject({ points: 20_000 });
+    expect(await (await fleet.access('again')).digest('documents')).toEqual(digest);
+  });
 
-  test('a restore ends with every point, none of them twice', { timeout: EVERYWHERE ? 900_000 : 180_000 }, async () => {
+  test('a restore ends with every point, none of them twice', { timeout: 180_000 }, async () => {
     const { tenant } = fleet;
     await fleet.close();
     fleet = Object.assign(await Fleet.open(), { tenant });

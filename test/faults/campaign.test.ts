@@ -2,260 +2,255 @@
  * A random campaign, the same for the same seed: an operation runs while its surroundings break. It may succeed, or
  * fail with a code; afterwards it must succeed, nothing may be left over, and every committed byte must be right.
  *
- * `npm run test:faults` runs many, `npm test` a few quick ones. FLEET_TEST_FAULT_RUNS, FLEET_TEST_FAULT_SEED.
+ * `npm run test:faults` runs many, `npm test` a few quick ones. FLEET_TEST_FAULT_RUNS: how many; FLEET_TEST_FAULT_SEED:
+ * the first, or the only one.
  */
+import type { WorkflowHandle } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { isErrorCode } from '../../src/domain/errors.ts';
-import { Arena, COLLECTIONS, type Outcome } from '../support/arena.ts';
+import { isErrorCode, messageOf } from '../../src/domain/errors.ts';
+import { Arena, COLLECTIONS, HANGS, type Outcome } from '../support/arena.ts';
+import { mayMount, ProcessFaults } from '../support/process-faults.ts';
 import type { ScanResult } from '../support/scanner.ts';
-import { qdrantError, s3Error, type Fault, type FaultProxy, type Rule } from '../support/fault-proxy.ts';
+import type { Fault, FaultProxy } from '../support/fault-proxy.ts';
+import { plan, type Company, type Operation, type Place, type Run } from './plan.ts';
+import { lineOf, nameOf, summaryOf, type Verdict } from './report.ts';
 
-const LONG = process.env['FLEET_TEST_FAULT_RUNS'] !== undefined;
-const RUNS = Number(process.env['FLEET_TEST_FAULT_RUNS'] ?? 3);
-const SEED = Number(process.env['FLEET_TEST_FAULT_SEED'] ?? 2);
+const CHOSEN = process.env['FLEET_TEST_FAULT_SEED'];
+const LONG = process.env['FLEET_TEST_FAULT_RUNS'] !== undefined || CHOSEN !== undefined;
+const RUNS = Number(process.env['FLEET_TEST_FAULT_RUNS'] ?? (LONG ? 1 : 3));
+const SEED = Number(CHOSEN ?? (LONG ? 1 : 2));
 /** Seconds within which an operation has to end under faults. */
 const BOUND = 420;
+/** Seconds that it may take without. */
+const PLAIN = 180;
+/** Faults that pass by themselves: an operation that met a few of them has to come to its end. */
+const PASSING = /^(request|response) (cut|stall|slow)|^reply dropped|^answer 50[03]|^wrong content|^worker|^snapshot/;
 
-type Operation = 'backup' | 'restore' | 'sweep';
-
-/** Numbers from 0 to 1, the same for the same seed (mulberry32). */
-class Dice {
-  #state: number;
-  constructor(seed: number) {
-    this.#state = seed * 0x9e3779b1;
-  }
-  roll(): number {
-    this.#state = (this.#state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  }
-  upTo(limit: number): number {
-    return Math.floor(this.roll() * limit);
-  }
-  pick<T>(items: readonly T[]): T {
-    return items[this.upTo(items.length)] as T;
-  }
-}
-
-/** A request of an operation, and what of it is guarded by a checksum. */
-interface Place {
-  readonly on: 's3' | 'pull' | 'node';
-  readonly method: string;
-  readonly path: RegExp;
-  readonly flips?: 'request' | 'response';
-}
-
-const PLACES: Readonly<Record<Operation, readonly Place[]>> = {
-  backup: [
-    { on: 's3', method: 'HEAD', path: /^\/[^/]+\/?(\?|$)/ },
-    { on: 's3', method: 'PUT', path: /intent\.json/, flips: 'request' },
-    { on: 's3', method: 'PUT', path: /plan\.json/, flips: 'request' },
-    { on: 's3', method: 'GET', path: /plan\.json/, flips: 'response' },
-    { on: 's3', method: 'GET', path: /[?&]uploads/ },
-    { on: 's3', method: 'POST', path: /[?&]uploads/ },
-    { on: 's3', method: 'PUT', path: /partNumber=/, flips: 'request' },
-    { on: 's3', method: 'PUT', path: /partNumber=/, flips: 'request' },
-    { on: 's3', method: 'POST', path: /uploadId=/, flips: 'request' },
-    { on: 's3', method: 'HEAD', path: /\.snapshot/ },
-    { on: 's3', method: 'PUT', path: /manifest\.json/, flips: 'request' },
-    { on: 's3', method: 'PUT', path: /commit\.json/, flips: 'request' },
-    { on: 'node', method: 'GET', path: /^\/cluster/ },
-    { on: 'node', method: 'GET', path: /^\/collections(\?|$)/ },
-    { on: 'node', method: 'GET', path: /^\/collections\/\w+\/cluster/ },
-    { on: 'node', method: 'POST', path: /\/snapshots\?/ },
-    { on: 'node', method: 'GET', path: /\/snapshots\/[^?]+/, flips: 'response' },
-    { on: 'node', method: 'GET', path: /\/snapshots\/[^?]+/, flips: 'response' },
-    { on: 'node', method: 'DELETE', path: /\/snapshots\// },
-  ],
-  restore: [
-    { on: 's3', method: 'PUT', path: /\/leases\// },
-    { on: 's3', method: 'GET', path: /commit\.json/, flips: 'response' },
-    { on: 's3', method: 'GET', path: /manifest\.json/, flips: 'response' },
-    { on: 's3', method: 'POST', path: /[?&]delete/ },
-    { on: 'pull', method: 'GET', path: /\.snapshot/, flips: 'response' },
-    { on: 'pull', method: 'GET', path: /\.snapshot/, flips: 'response' },
-    { on: 'node', method: 'PUT', path: /^\/collections\/\w+\?/ },
-    { on: 'node', method: 'PUT', path: /\/index\?/ },
-    { on: 'node', method: 'PUT', path: /\/recover/ },
-    { on: 'node', method: 'PUT', path: /\/recover/ },
-    { on: 'node', method: 'GET', path: /^\/collections\/\w+\/cluster/ },
-    { on: 'node', method: 'POST', path: /\/aliases/ },
-  ],
-  sweep: [
-    { on: 's3', method: 'GET', path: /list-type=2/ },
-    { on: 's3', method: 'GET', path: /commit\.json/, flips: 'response' },
-    { on: 's3', method: 'PUT', path: /commit\.json/, flips: 'request' },
-    { on: 's3', method: 'GET', path: /[?&]uploads/ },
-    { on: 's3', method: 'POST', path: /[?&]delete/, flips: 'request' },
-  ],
-};
-
-const HTML: Fault = { kind: 'answer', status: 200, body: '<html>proxy login</html>', contentType: 'text/html' };
-
-/** What may happen to a request at a place. */
-function faultsOf({ on, method, path, flips }: Place): Fault[] {
-  const at = { share: 0.5 };
-  const writes = method === 'PUT' || method === 'POST';
-  const common: Fault[] = [
-    { kind: 'drop-reply', by: 'fin' },
-    { kind: 'drop-reply', by: 'rst' },
-    { kind: 'cut', side: 'response', at, by: 'fin' },
-    { kind: 'cut', side: 'response', at: { share: 0 }, by: 'rst' },
-    { kind: 'length', by: 1 },
-    { kind: 'length', by: -1 },
-    { kind: 'slow', side: 'response', bytesPerSecond: 3_000_000 },
-  ];
-  if (writes) {
-    common.push({ kind: 'cut', side: 'request', at, by: 'fin' }, { kind: 'cut', side: 'request', at, by: 'rst' });
-    common.push({ kind: 'slow', side: 'request', bytesPerSecond: 3_000_000 });
-  }
-  if (flips !== undefined) {
-    const flip: Fault = { kind: 'flip', side: flips, at, bit: 3 };
-    common.push(flip, { ...flip, at: { share: 0.1 } }, { ...flip, at: { share: 0.9 }, bit: 0 });
-  }
-  if (LONG) common.push({ kind: 'stall', side: writes ? 'request' : 'response', at });
-  if (on === 'node') common.push(qdrantError(500), qdrantError(503), qdrantError(403), HTML);
-  else common.push(s3Error(500, 'InternalError'), s3Error(503, 'SlowDown'), s3Error(403, 'AccessDenied'));
-  if (on === 's3')
-    common.push(s3Error(400, 'ExpiredToken'), s3Error(404, method === 'GET' ? 'NoSuchKey' : 'NoSuchUpload'));
-  if (on === 's3' && method === 'POST' && path.source.includes('uploadId')) common.push(s3Error(200, 'InternalError'));
-  return common;
-}
-
-interface Run {
-  readonly seed: number;
-  readonly operation: Operation;
-  readonly rules: readonly { readonly place: Place; readonly rule: Rule }[];
-}
-
-function plan(seed: number): Run {
-  const dice = new Dice(seed);
-  const operation = dice.pick<Operation>(['backup', 'backup', 'backup', 'restore', 'restore', 'sweep']);
-  const rules = Array.from({ length: 1 + dice.upTo(3) }, () => {
-    const place = dice.pick(PLACES[operation]);
-    const fault = dice.pick(faultsOf(place));
-    const often = LONG && dice.roll() < 0.1 ? 30 : 1 + dice.upTo(2);
-    // Each one that stands still costs the time until somebody loses patience.
-    const times = fault.kind === 'stall' ? 1 : often;
-    return { place, rule: { fault, method: place.method, path: place.path, skip: dice.upTo(3), times } };
-  });
-  return { seed, operation, rules };
-}
-
-const violations: string[] = [];
-const injected = new Map<string, number>();
-const outcomes = new Map<string, number>();
-const recoveries: number[] = [];
+const verdicts: Verdict[] = [];
 const scanned = { objects: 0, bytes: 0 };
+
+interface Companion {
+  readonly company: Company;
+  readonly handle: WorkflowHandle;
+}
 
 describe('campaign', () => {
   let arena: Arena;
+  let processes: ProcessFaults;
+  let disks = false;
   let reference = '';
   beforeAll(async () => {
+    disks = await mayMount();
     arena = await Arena.open();
-    await arena.worker();
+    processes = new ProcessFaults(arena);
+    await processes.startWorker();
     const first = await arena.run('BackupCluster', { cluster: 'docs' });
     expect(first.code, first.message).toBe('done');
     reference = await contentOf(arena, String(first.result['backup']));
   }, 180_000);
   afterAll(async () => {
+    if (verdicts.length > 0) console.log(summaryOf(verdicts, scanned));
     await arena.close();
-    console.log(summary());
   });
 
   test.for(Array.from({ length: RUNS }, (_, index) => SEED + index))(
     'seed %i',
-    { timeout: 2 * BOUND * 1000 },
+    { timeout: 3 * BOUND * 1000 },
     async (seed) => {
-      const run = plan(seed);
-      const { operation, rules } = run;
-      const input = await prepare(operation);
-      for (const { place, rule } of rules) for (const proxy of proxiesOf(arena, operation, place)) proxy.inject(rule);
-      const broken = await arena.end(await arena.start(...input), BOUND);
-      const wrong = judge(broken);
-      const hits = collect(arena);
-      const last = Math.max(...hits.map(({ at }) => at.getTime()), 0);
-      if (broken.code === 'done' && last > 0) recoveries.push(Date.now() - last);
-      arena.lift();
-
-      let healed = broken;
-      if (broken.code !== 'done') {
-        const start = Date.now();
-        if (operation === 'restore') {
-          const left = await arena.emptyTarget();
-          if (left.length > 0 && !broken.message.includes('Left behind'))
-            wrong.push(`collections left: ${left.join(', ')}`);
-        }
-        healed = await arena.run(...input);
-        if (healed.code === 'done') recoveries.push(Date.now() - start);
-        else wrong.push(`without faults it failed with ${healed.code}: ${healed.message}`);
-      }
-      await arena.settled();
-      const found = await arena.scan();
-      if (healed.code === 'done') wrong.push(...(await check(operation, healed, found)));
-      wrong.push(...found.violations);
-      scanned.objects += found.objects;
-      scanned.bytes += found.bytes;
-
-      count(outcomes, `${operation}: ${broken.code}`);
-      const story = `seed ${seed}: ${operation}, ${hits.map(({ name, method, path }) => `${name} at ${method} ${path.split('/').at(-1)}`).join('; ') || 'no fault was met'}: ${broken.code} ${broken.message.slice(0, 160)}`;
-      if (LONG) console.log(story);
-      violations.push(...wrong.map((what) => `${story}: ${what}`));
-      expect(wrong, story).toEqual([]);
+      const verdict = await runOf(plan(seed, LONG));
+      verdicts.push(verdict);
+      if (LONG) console.log(lineOf(verdict));
+      expect(verdict.violations, lineOf(verdict)).toEqual([]);
     },
   );
 
+  async function runOf(run: Run): Promise<Verdict> {
+    const start = Date.now();
+    const faults: Record<string, number> = {};
+    const operations: Verdict['operations'][number][] = [];
+    const violations: string[] = [];
+    let recovery: number | undefined;
+    try {
+      recovery = await attempt(run, faults, operations, violations);
+    } catch (error) {
+      violations.push(`the run broke off: ${messageOf(error)}`);
+      arena.lift();
+      await processes.over().catch(() => undefined);
+      await processes.oneWorker().catch(() => undefined);
+      await arena.emptyTarget().catch(() => undefined);
+    }
+    return { run, faults, operations, recovery, seconds: (Date.now() - start) / 1000, violations };
+  }
+
+  /** @returns seconds from the end of the faults to the end of the operation */
+  async function attempt(
+    run: Run,
+    faults: Record<string, number>,
+    operations: Verdict['operations'][number][],
+    violations: string[],
+  ): Promise<number | undefined> {
+    const { operation, rules } = run;
+    const input = await prepare(run);
+    for (const { place, rule } of rules) for (const { proxy } of proxiesOf(operation, place)) proxy.inject(rule);
+    const companions: Companion[] = [];
+    if (run.event !== undefined) await arm(run, companions);
+
+    const broken = await arena.end(await arena.start(...input), BOUND);
+    const ended = Date.now();
+    operations.push({ name: operation, ...broken });
+    violations.push(...judge(broken));
+    const last = await processes.over();
+    const hits = arena.proxies.flatMap(({ log }) => log.splice(0));
+    for (const hit of hits) faults[nameOf(hit)] = (faults[nameOf(hit)] ?? 0) + 1;
+    arena.lift();
+    for (const companion of companions) await judgeCompanion(companion, broken, operations, violations);
+
+    let healed = broken;
+    const faultless = Math.max(...hits.map(({ at, until }) => (until ?? at).getTime()), last?.getTime() ?? 0);
+    let recovery = faultless === 0 ? undefined : Math.max(0, ended - faultless) / 1000;
+    if (broken.code !== 'done') {
+      const gentle = hits.length <= 2 && hits.every(({ name }) => PASSING.test(name));
+      if (gentle && companions.length === 0) violations.push(`faults that pass made it fail: ${broken.message}`);
+      if (operation === 'restore' || operation === 'relay') {
+        const left = await arena.emptyTarget();
+        if (left.length > 0 && !broken.message.includes('Left behind'))
+          violations.push(`collections left: ${left.join(', ')}`);
+      }
+      const again = Date.now();
+      healed = await arena.run(...input, PLAIN);
+      if (healed.code !== 'done') violations.push(`without faults it failed with ${healed.code}: ${healed.message}`);
+      recovery = (Date.now() - again) / 1000;
+    }
+    await processes.oneWorker();
+    await arena.settled();
+    const found = await arena.scan(processes.worker);
+    if (healed.code === 'done') violations.push(...(await check(run, healed, found)));
+    violations.push(...found.violations);
+    scanned.objects += found.objects;
+    scanned.bytes += found.bytes;
+    return recovery;
+  }
+
+  /** Have the event of a run happen when a request is met at its place: once, whichever node it is for. */
+  async function arm({ operation, event }: Run, companions: Companion[]): Promise<void> {
+    if (event === undefined) return;
+    const { place, skip, inside } = event;
+    let happened = false;
+    for (const { proxy, node } of proxiesOf(operation, place)) {
+      const fault: Fault = {
+        kind: 'event',
+        name: 'process' in event ? event.process : event.company,
+        ...(inside !== undefined && { inside }),
+        happens: async ({ path }) => {
+          if (happened) return;
+          happened = true;
+          if ('process' in event) {
+            if (event.process === 'disk full' && !disks) return;
+            await processes.happen(event.process, node, path);
+          } else
+            companions.push({ company: event.company, handle: await arena.start(...(await beside(event.company))) });
+        },
+      };
+      proxy.inject({ fault, method: place.method, path: place.path, skip });
+    }
+  }
+
   /** The operation's input; a restore needs a backup and a sweep something to remove. */
-  async function prepare(operation: Operation): Promise<[string, Record<string, unknown>]> {
+  async function prepare({ operation, event }: Run): Promise<[string, Record<string, unknown>]> {
     if (operation === 'backup') return ['BackupCluster', { cluster: 'docs' }];
     if (operation === 'sweep') {
-      const made = await arena.run('BackupCluster', { cluster: 'docs' });
-      expect(made.code, made.message).toBe('done');
-      return ['RetentionSweep', { cluster: 'docs', policy: { keepLast: 1, undoHours: 0 } }];
+      await backUp();
+      return ['RetentionSweep', SWEEP];
     }
+    const [newest] = await listed();
+    // A sweep is to find the one that is being restored in its way.
+    if (event !== undefined && 'company' in event && event.company === 'sweep beside the restore') await backUp();
+    if (operation === 'verify') return ['VerifyBackup', { cluster: 'docs', backup: newest }];
+    const via = operation === 'relay' ? { via: 'worker' } : {};
+    return ['RestoreCluster', { source: 'docs', backup: newest, cluster: 'target', ...via }];
+  }
+
+  async function backUp(): Promise<void> {
+    const made = await arena.run('BackupCluster', { cluster: 'docs' });
+    expect(made.code, made.message).toBe('done');
+  }
+
+  async function listed(): Promise<string[]> {
     const ref = { tenant: arena.fleet.tenant, cluster: 'docs' };
-    const [newest] = await arena.fleet.catalog.backups(ref, { limit: 1 });
-    return ['RestoreCluster', { source: 'docs', backup: newest?.backup, cluster: 'target' }];
+    return (await arena.fleet.catalog.backups(ref, { limit: 100 })).map(({ backup }) => backup);
+  }
+
+  async function beside(company: Company): Promise<[string, Record<string, unknown>]> {
+    switch (company) {
+      case 'second backup':
+        return ['BackupCluster', { cluster: 'docs' }];
+      case 'backup of the target':
+        return ['BackupCluster', { cluster: 'target' }];
+      case 'second restore':
+      case 'restore into the source': {
+        const [backup] = await listed();
+        const cluster = company === 'second restore' ? 'target' : 'docs';
+        return ['RestoreCluster', { source: 'docs', backup, cluster }];
+      }
+      default:
+        return ['RetentionSweep', SWEEP];
+    }
+  }
+
+  async function judgeCompanion(
+    { company, handle }: Companion,
+    first: Outcome,
+    operations: Verdict['operations'][number][],
+    violations: string[],
+  ): Promise<void> {
+    const outcome = await arena.end(handle, PLAIN);
+    operations.push({ name: company, ...outcome });
+    violations.push(...judge(outcome));
+    const exclusive = company.includes('target') || company.includes('into') || company === 'second restore';
+    const expected = exclusive ? 'ClusterBusy' : 'done';
+    if (outcome.code !== expected) {
+      violations.push(`${company} ended with ${outcome.code}, not ${expected}: ${outcome.message}`);
+    }
+    if (first.code !== 'done') violations.push(`${company} made the first one fail: ${first.message}`);
   }
 
   /** What the operation promised. */
-  async function check(operation: Operation, { result }: Outcome, { backups }: ScanResult): Promise<string[]> {
+  async function check({ operation, event }: Run, { result }: Outcome, { backups }: ScanResult): Promise<string[]> {
     if (operation === 'backup') {
       const content = await contentOf(arena, String(result['backup']));
       return content === reference ? [] : [`the manifest tells another cluster than the one there is: ${content}`];
     }
-    if (operation === 'restore') {
+    if (operation === 'restore' || operation === 'relay') {
       const wrong = await arena.compareTarget();
       await arena.emptyTarget();
       return wrong;
     }
+    if (operation === 'verify' || (event !== undefined && 'company' in event)) return [];
     const standing = (['COMMITTED', 'DELETING', 'PURGING'] as const).flatMap((state) => backups[state] ?? []);
     return standing.length === 1 ? [] : [`${standing.length} backups after a sweep that keeps one`];
   }
+
+  function proxiesOf(operation: Operation, { on }: Place): readonly { proxy: FaultProxy; node: number }[] {
+    if (on === 'node') {
+      const count = arena.source.peers.length;
+      const all = arena.nodes.map((proxy, node) => ({ proxy, node }));
+      return operation === 'restore' || operation === 'relay' ? all.slice(count) : all.slice(0, count);
+    }
+    // What is met on the way to the store may still happen to a node.
+    const node = operation === 'restore' ? arena.source.peers.length : 0;
+    return [{ proxy: on === 's3' ? arena.s3 : arena.pull, node }];
+  }
 });
 
-function proxiesOf(arena: Arena, operation: Operation, { on }: Place): readonly FaultProxy[] {
-  if (on === 's3') return [arena.s3];
-  if (on === 'pull') return [arena.pull];
-  const count = arena.source.peers.length;
-  return operation === 'restore' ? arena.nodes.slice(count) : arena.nodes.slice(0, count);
-}
+const SWEEP = { cluster: 'docs', policy: { keepLast: 1, undoHours: 0 } };
 
 /** A code of the closed set, and a reason that somebody can act on. */
 function judge({ code, message }: Outcome): string[] {
   if (code === 'done') return [];
+  if (code === HANGS) return [`it hangs: ${message}`];
   if (!isErrorCode(code)) return [`it ended with ${code}, which is no code: ${message}`];
   if (code === 'Internal') return [`it ended as Internal: ${message}`];
   return [];
-}
-
-/** The injected faults since the last call. */
-function collect(arena: Arena) {
-  const hits = arena.proxies.flatMap(({ log }) => log.splice(0));
-  for (const { name, path } of hits)
-    count(injected, `${name} (${path.startsWith('/fleet-backups') ? 'S3' : 'Qdrant'})`);
-  return hits;
 }
 
 /** What a manifest says about the cluster, without what differs from backup to backup. */
@@ -291,25 +286,4 @@ interface Manifest {
   readonly aliases: unknown;
   readonly spec: unknown;
   readonly peers: unknown;
-}
-
-function count(into: Map<string, number>, name: string): void {
-  into.set(name, (into.get(name) ?? 0) + 1);
-}
-
-function summary(): string {
-  const sorted = recoveries.toSorted((a, b) => a - b);
-  const seconds = (milliseconds: number | undefined) => `${((milliseconds ?? 0) / 1000).toFixed(1)} s`;
-  const rows = (map: Map<string, number>) =>
-    [...map].sort(([a], [b]) => a.localeCompare(b)).map(([name, times]) => `  ${name.padEnd(48)} ${times}`);
-  return [
-    `Faults injected: ${[...injected.values()].reduce((sum, times) => sum + times, 0)}`,
-    ...rows(injected),
-    `Runs: ${RUNS}, seeds ${SEED} to ${SEED + RUNS - 1}; how they ended under faults:`,
-    ...rows(outcomes),
-    `Objects hashed again: ${scanned.objects}, ${(scanned.bytes / 1e6).toFixed(0)} MB`,
-    `Time to recover: median ${seconds(sorted[Math.floor(sorted.length / 2)])}, maximum ${seconds(sorted.at(-1))}`,
-    `Violations: ${violations.length}`,
-    ...violations.map((what) => `  ${what}`),
-  ].join('\n');
 }

@@ -1,17 +1,22 @@
 /** Two small clusters with a fleet in front of them, and fault proxies on every way that bytes take. */
 import type { ChildProcess } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { WorkflowHandle } from '@temporalio/client';
 import { WorkflowFailedError } from '@temporalio/client';
 import { ApplicationFailure, CancelledFailure } from '@temporalio/common';
 import type { ClusterAccess, Digest } from '../../src/local/demo/cluster-access.ts';
 import { FaultProxy } from './fault-proxy.ts';
 import { exited, Fleet, smallPoints, until } from './fleet.ts';
+import { hangs } from './hanging.ts';
 import { scan, type ScanResult } from './scanner.ts';
 
 /** The proxies listen beside the peers, on the pods' own addresses. */
 const PROXY_PORT = 16_333;
 const SMALL_PARTS = { FLEET_TRANSFER_PART_BYTES: String(5 * 1024 * 1024), FLEET_TRANSFER_LANES: '2' };
 export const COLLECTIONS = ['conversations', 'documents'];
+
+/** The code of an operation that did not end. */
+export const HANGS = 'hangs';
 
 /** How an operation ended. */
 export interface Outcome {
@@ -102,18 +107,19 @@ export class Arena {
     return this.fleet.start(type, { tenant: this.fleet.tenant, ...input });
   }
 
-  /** How it ends, within the bound; throws when it does not. What it says that it left behind is excused. */
+  /**
+   * How it ends. One that does not within the bound is ended by force: its code is `hangs`, and its message says what it
+   * waited for. What an operation says that it left behind is excused.
+   */
   async end(handle: WorkflowHandle, seconds: number): Promise<Outcome> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(
-        () => reject(new Error(`${handle.workflowId} hangs: no end within ${seconds} s.`)),
-        seconds * 1000,
-      );
-    });
+    const late = new AbortController();
+    const bound = sleep(seconds * 1000, 'late' as const, { signal: late.signal }).catch(() => 'late' as const);
     try {
-      const result = (await Promise.race([handle.result(), late])) as Record<string, unknown>;
-      return { code: 'done', message: '', result };
+      const result = (await Promise.race([handle.result(), bound])) as Record<string, unknown> | 'late';
+      if (result !== 'late') return { code: 'done', message: '', result };
+      const message = `no end within ${seconds} s: ${await hangs(handle)}`;
+      await handle.terminate('it hangs');
+      return { code: HANGS, message, result: {} };
     } catch (error) {
       const cause = error instanceof WorkflowFailedError ? error.cause : undefined;
       if (!(cause instanceof ApplicationFailure || cause instanceof CancelledFailure)) throw error;
@@ -122,7 +128,7 @@ export class Arena {
       for (const [id] of left.matchAll(/\d{8}T\d{6}Z-[0-9a-f]{8}/g)) this.excused.add(id);
       return { code, message: cause.message, result: {} };
     } finally {
-      clearTimeout(timer);
+      late.abort();
     }
   }
 
@@ -139,10 +145,11 @@ export class Arena {
     await until('no request is open', () => Promise.resolve(this.proxies.every(({ open }) => open === 0)));
   }
 
-  /** What is wrong and was not before: what one run leaves is not held against the next. */
-  async scan(): Promise<ScanResult> {
+  /** What is wrong and was not before: what one run leaves is not held against the next. @param worker that is idle now */
+  async scan(worker?: ChildProcess): Promise<ScanResult> {
     const { fleet, source, target, excused } = this;
-    const found = await scan({ env: fleet.env, tenant: fleet.tenant, clusters: [source, target], excused });
+    const workers = worker?.pid === undefined ? [] : [worker.pid];
+    const found = await scan({ env: fleet.env, tenant: fleet.tenant, clusters: [source, target], excused, workers });
     const violations = found.violations.filter((what) => !this.#reported.has(what));
     for (const what of violations) this.#reported.add(what);
     return { ...found, violations };

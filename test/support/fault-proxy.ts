@@ -22,7 +22,15 @@ export type Fault =
   /** The upstream is not asked. */
   | { readonly kind: 'answer'; readonly status: number; readonly body: string; readonly contentType: string }
   /** The upstream does it, and its answer is lost. */
-  | { readonly kind: 'drop-reply'; readonly by: End };
+  | { readonly kind: 'drop-reply'; readonly by: End }
+  /** Something happens elsewhere while the request is held, or while a body is; then all of it passes unharmed. */
+  | {
+      readonly kind: 'event';
+      readonly name: string;
+      /** Default: before the upstream is asked. */
+      readonly inside?: { readonly side: Side; readonly at: Place };
+      readonly happens: (request: { readonly path: string }) => Promise<void>;
+    };
 
 export interface Rule {
   readonly fault: Fault;
@@ -43,6 +51,8 @@ export interface Injected {
   /** Without the query, which may hold a signature. */
   readonly path: string;
   readonly at: Date;
+  /** When the request was over that it befell, by an answer or because one side lost patience. */
+  until?: Date;
 }
 
 /** An error as S3 words it. `status` 200 is what a failed CompleteMultipartUpload may look like. */
@@ -119,7 +129,7 @@ export class FaultProxy {
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
   }
 
-  #match({ method = '', url = '' }: IncomingMessage): Fault | undefined {
+  #match({ method = '', url = '' }: IncomingMessage): { fault: Fault; entry: Injected } | undefined {
     for (const entry of this.#rules) {
       const { rule } = entry;
       if (rule.method !== undefined && rule.method !== method) continue;
@@ -127,14 +137,21 @@ export class FaultProxy {
       entry.seen += 1;
       const { skip = 0, times = 1 } = rule;
       if (entry.seen <= skip || entry.seen > skip + times) continue;
-      this.log.push({ name: rule.name ?? nameOf(rule.fault), method, path: url.split('?')[0] ?? '', at: new Date() });
-      return rule.fault;
+      const path = url.split('?')[0] ?? '';
+      const hit: Injected = { name: rule.name ?? nameOf(rule.fault), method, path, at: new Date() };
+      this.log.push(hit);
+      return { fault: rule.fault, entry: hit };
     }
     return undefined;
   }
 
   async #serve(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
-    const fault = this.#match(incoming);
+    const hit = this.#match(incoming);
+    const fault = hit?.fault;
+    outgoing.once('close', () => {
+      if (hit !== undefined) hit.entry.until ??= new Date();
+    });
+    if (fault?.kind === 'event' && fault.inside === undefined) await fault.happens({ path: incoming.url ?? '' });
     if (fault?.kind === 'answer') {
       for await (const _ of incoming);
       outgoing.writeHead(fault.status, {
@@ -175,7 +192,7 @@ export class FaultProxy {
     const socket = () => outward.socket ?? undefined;
     const sent = pipeline(
       incoming,
-      (source: AsyncIterable<Buffer>) => this.#bend(source, 'request', size, fault, socket),
+      (source: AsyncIterable<Buffer>) => this.#bend(source, 'request', size, fault, socket, incoming.url ?? ''),
       outward,
     );
     const [answer] = await Promise.all([
@@ -212,7 +229,7 @@ export class FaultProxy {
     try {
       await pipeline(
         answer,
-        (source: AsyncIterable<Buffer>) => this.#bend(source, 'response', size, fault, socket),
+        (source: AsyncIterable<Buffer>) => this.#bend(source, 'response', size, fault, socket, incoming.url ?? ''),
         outgoing,
         { end: !changed },
       );
@@ -229,9 +246,12 @@ export class FaultProxy {
     size: number,
     fault: Fault | undefined,
     socket: () => Socket | undefined,
+    path: string,
   ): AsyncGenerator<Buffer> {
     const here = fault !== undefined && 'side' in fault && fault.side === side ? fault : undefined;
-    const at = here !== undefined && 'at' in here ? offset(here.at, size) : Number.POSITIVE_INFINITY;
+    const event = fault?.kind === 'event' && fault.inside?.side === side ? fault : undefined;
+    const place = here !== undefined && 'at' in here ? here.at : event?.inside?.at;
+    const at = place === undefined ? Number.POSITIVE_INFINITY : offset(place, size);
     let passed = 0;
     for await (const chunk of source) {
       const inside = at >= passed && at < passed + chunk.length ? at - passed : -1;
@@ -240,6 +260,10 @@ export class FaultProxy {
         yield* this.#trickle(chunk, here.bytesPerSecond);
       } else if (inside < 0) {
         yield chunk;
+      } else if (event !== undefined) {
+        if (inside > 0) yield chunk.subarray(0, inside);
+        await event.happens({ path });
+        yield chunk.subarray(inside);
       } else if (here?.kind === 'flip') {
         const bent = Buffer.from(chunk);
         bent[inside] = (bent[inside] ?? 0) ^ (1 << (here.bit & 7));
@@ -305,6 +329,8 @@ function nameOf(fault: Fault): string {
       return 'wrong content-length';
     case 'answer':
       return `answer ${fault.status} ${/<Code>(\w+)/.exec(fault.body)?.[1] ?? ''}`.trim();
+    case 'event':
+      return fault.name;
     default:
       return 'reply dropped';
   }

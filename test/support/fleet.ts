@@ -88,10 +88,13 @@ export class Fleet {
         this.log += chunk.toString();
       });
     }
-    await until('the worker polls', async () => {
+    const polls = async () => {
       if (worker.exitCode !== null) throw new Error(`The worker ended: ${this.log.slice(-2000)}`);
-      const answer = await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => undefined);
-      return answer?.ok;
+      return (await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => undefined))?.ok;
+    };
+    await until('the worker polls', polls, 180).catch((error: unknown) => {
+      worker.kill('SIGKILL');
+      throw error;
     });
     return worker;
   }

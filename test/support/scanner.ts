@@ -3,7 +3,9 @@
  * is every committed backup complete to the last bit, and is nothing left lying around?
  */
 import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { GetObjectCommand, ListMultipartUploadsCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
+import pg from 'pg';
 import type { ClusterAccess } from '../../src/local/demo/cluster-access.ts';
 
 export interface ScanScope {
@@ -14,6 +16,8 @@ export interface ScanScope {
   readonly clusters: readonly ClusterAccess[];
   /** Backup ids of operations that still run, or that said themselves what they had to leave behind. */
   readonly excused?: ReadonlySet<string>;
+  /** Process ids of workers that have nothing to do now. */
+  readonly workers?: readonly number[];
 }
 
 export interface ScanResult {
@@ -89,6 +93,8 @@ class Scanner {
     for (const [root, keys] of roots) await this.#backup(root, new Set(keys), sizes);
     await this.#uploads();
     await this.#nodes();
+    await this.#catalogue();
+    for (const pid of this.#scope.workers ?? []) for (const what of servedConnections(pid)) this.#bad(what);
     return {
       violations: this.#violations,
       backups: this.#backups,
@@ -193,6 +199,30 @@ class Scanner {
     }
   }
 
+  /** Nobody holds a cluster any more, and what is listed is what there is. */
+  async #catalogue(): Promise<void> {
+    const { env, tenant } = this.#scope;
+    const database = new pg.Client({ connectionString: env['DATABASE_URL'] });
+    await database.connect();
+    try {
+      const leases = await database.query<{ cluster: string; holder: string }>(
+        'select cluster, holder from leases where tenant = $1',
+        [tenant],
+      );
+      for (const { cluster, holder } of leases.rows) this.#bad(`${holder} left its lease on cluster ${cluster}`);
+      const listed = await database.query<{ backup: string }>(
+        "select backup from backups where tenant = $1 and state = 'COMMITTED'",
+        [tenant],
+      );
+      const found = new Set(this.#backups['COMMITTED'] ?? []);
+      for (const { backup } of listed.rows)
+        if (!found.delete(backup)) this.#bad(`${backup} is listed and not committed`);
+      for (const backup of found) this.#bad(`${backup} is committed and not listed`);
+    } finally {
+      await database.end();
+    }
+  }
+
   async #list(prefix: string): Promise<Map<string, number>> {
     const sizes = new Map<string, number>();
     let token: string | undefined;
@@ -251,4 +281,31 @@ class Scanner {
 
 function sha256(bytes: Buffer): string {
   return createHash('sha256').update(bytes).digest('hex');
+}
+
+/** What is still connected to a port that the process listens on, and more than two such ports: health and relay. */
+function servedConnections(pid: number): string[] {
+  if (process.platform !== 'linux') return [];
+  const own = new Set(
+    readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+      try {
+        return [/^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1] ?? ''];
+      } catch {
+        // Closed since it was listed.
+        return [];
+      }
+    }),
+  );
+  const sockets = readFileSync(`/proc/${pid}/net/tcp`, 'utf8')
+    .split('\n')
+    .slice(1)
+    .map((line) => line.trim().split(/\s+/))
+    .filter((fields) => own.has(fields[9] ?? 'none'))
+    .map(([, local = '', , state = '']) => ({ port: Number.parseInt(local.split(':')[1] ?? '', 16), state }));
+  const listening = new Set(sockets.filter(({ state }) => state === '0A').map(({ port }) => port));
+  const served = sockets.filter(({ port, state }) => state === '01' && listening.has(port));
+  return [
+    ...(listening.size > 2 ? [`worker ${pid} listens on ${[...listening].join(', ')}`] : []),
+    ...served.map(({ port }) => `somebody is still connected to port ${port} of worker ${pid}`),
+  ];
 }
