@@ -54,6 +54,7 @@ export async function planPod(
     ...inherited(),
     QDRANT__TELEMETRY_DISABLED: 'true',
     QDRANT__CLUSTER__ENABLED: 'true',
+    ...versionOf(container),
     ...configToEnv(await configFile(api, pod, container)),
     ...toLocalPaths(await resolveEnv(api, pod, container, ip), mounts),
     QDRANT__SERVICE__HOST: ip,
@@ -70,6 +71,12 @@ export async function planPod(
   const clustered = env['QDRANT__CLUSTER__ENABLED'] === 'true';
   const bootstrap = first && clustered ? peer(addresses.addressOf(namespace, first)) : undefined;
   return { ...command(config, peer(ip), bootstrap), cwd, env };
+}
+
+/** The stand-in for Qdrant is one program: it says that it is the version that the image's tag names. */
+function versionOf(container: V1Container): Record<string, string> {
+  const version = /:v?(\d+\.\d+\.\d+)/.exec(container.image ?? '')?.[1];
+  return version === undefined ? {} : { FLEET_QDRANT_NODE_VERSION: version };
 }
 
 /** Pod 0 of the StatefulSet for every later pod: it starts the cluster, the others join it. */

@@ -29,6 +29,8 @@ const HEALTHY_MS = 30_000;
 const MAX_SHUTDOWN_GRACE_MS = 10_000;
 const WAIT_FOR_CONFIG_MS = 500;
 const LAST_STATUS_MS = 2_000;
+/** Charts let a pod sleep for seconds before it stops, so that load balancers take note. Here nobody needs that long. */
+const MAX_PRE_STOP_MS = 300;
 
 /**
  * Runs one incarnation (uid) of a pod from binding to deletion:
@@ -165,6 +167,9 @@ export class PodWorker {
       },
     );
     await Promise.race([process.exited, aborted(signal)]);
+    if (signal.aborted && this.#reason === 'deleted') {
+      await Promise.race([pause(Math.min(preStopMs(container), MAX_PRE_STOP_MS)), process.exited]);
+    }
     const exit = signal.aborted ? await process.stop(this.#graceMs) : await process.exited;
     ended.abort();
     await readiness;
@@ -244,6 +249,13 @@ function adoptedView(pod: V1Pod, container: V1Container | undefined): ContainerV
     };
   const lastState = before.state?.terminated ? before.state : lost(before.state?.running?.startedAt);
   return { ...waiting, restartCount: before.restartCount + 1, lastState };
+}
+
+/** How long the container wants to sleep before it is told to stop; other hooks are not run. */
+function preStopMs({ lifecycle }: V1Container): number {
+  const { exec, sleep } = lifecycle?.preStop ?? {};
+  const [command, seconds] = exec?.command ?? [];
+  return 1000 * (sleep?.seconds ?? (command?.endsWith('sleep') === true ? Number(seconds) || 0 : 0));
 }
 
 /** The kubelet was killed and with it the chance to see how the process ended. */

@@ -15,7 +15,7 @@ from http_server import save_multipart, text
 from metrics import metrics_text
 from node import Node
 from points import Points
-from snapshots import VERSION, Snapshots
+from snapshots import Snapshots
 
 
 class Api:
@@ -47,7 +47,7 @@ class Api:
 
     def _routes(self) -> None:
         add = self.router.add
-        add("GET", "/", lambda r: encode(200, {"title": "qdrant - vector search engine", "version": VERSION}), open=True)
+        add("GET", "/", lambda r: encode(200, {"title": "qdrant - vector search engine", "version": self.node.settings.version}), open=True)
         add("GET", "/livez", lambda r: text(200, "healthz check passed"), open=True)
         add("GET", "/healthz", lambda r: text(200, "healthz check passed"), open=True)
         add("GET", "/readyz", self.readyz, open=True)
@@ -137,7 +137,7 @@ class Api:
         collections = self.node.state["collections"]
         return result(request, {
             "id": self.instance,
-            "app": {"name": "qdrant", "version": VERSION, "features": {"debug": False, "recovery_mode": False}},
+            "app": {"name": "qdrant", "version": self.node.settings.version, "features": {"debug": False, "recovery_mode": False}},
             "collections": {"number_of_collections": len(collections)},
             "cluster": {"enabled": self.node.settings.clustered},
         })
@@ -209,7 +209,8 @@ class Api:
                     local.append({**head, "points_count": held.count(), "state": state})
         return result(request, {
             "peer_id": node.peer_id, "shard_count": len(collection["shards"]), "local_shards": local,
-            "remote_shards": remote, "shard_transfers": collection["transfers"]})
+            "remote_shards": remote, "shard_transfers": [
+                {key: value for key, value in transfer.items() if key != "id"} for transfer in collection["transfers"]]})
 
     def cluster_operation(self, request: Request) -> Response:
         if not self.node.settings.clustered:
@@ -234,7 +235,7 @@ class Api:
             return result(request, self.propose(
                 "set_replicas", name=name, uid=uid, shard_id=spec["shard_id"], replicas={peer: None}))
         if spec := body.get("abort_transfer"):
-            raise bad_request(f"Shard transfer {spec} does not exist")
+            return result(request, self.abort_transfer(name, spec))
         raise format_error("data did not match any variant of untagged enum ClusterOperations")
 
     def copy_replica(self, name: str, spec: Json, move: bool) -> bool:
@@ -246,11 +247,19 @@ class Api:
                    "after": {str(source): None} if move else {}, "sync": not move}
         if str(target) in shard["replicas"]:
             raise bad_request(f"Shard {spec['shard_id']} is already present on peer {target}")
+        if shard["replicas"][str(source)] != metadata.ACTIVE:
+            raise bad_request(f"Shard {spec['shard_id']} is not active on peer {source}")
         if self.node.is_owner:
-            self.node.transfer(**{**request, "sync": False})
-        else:
-            self.node.client.call(self.node.owner_uri, "/internal/copy", {**request, "sync": False}, timeout=600.0)
-        return True
+            return self.node.begin_transfer(**request)
+        return self.node.client.call(self.node.owner_uri, "/internal/copy", request)
+
+    def abort_transfer(self, name: str, spec: Json) -> bool:
+        self.checked_shard(name, spec, "from_peer_id", "to_peer_id")
+        wanted = (spec["shard_id"], spec["from_peer_id"], spec["to_peer_id"])
+        for transfer in self.node.state["collections"][name]["transfers"]:
+            if (transfer["shard_id"], transfer["from"], transfer["to"]) == wanted:
+                return self.propose("abort_transfer", name=name, transfer=transfer["id"])
+        raise not_found(f"Shard transfer for shard {wanted[0]} from peer {wanted[1]} to peer {wanted[2]} does not exist")
 
     def checked_shard(self, name: str, spec: Json, *peer_fields: str) -> Json:
         for field in ("shard_id", *peer_fields):

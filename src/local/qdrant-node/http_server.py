@@ -6,6 +6,7 @@ import os
 import re
 import socketserver
 import sys
+import threading
 import time
 import zlib
 from dataclasses import dataclass, field
@@ -124,7 +125,27 @@ class Server(socketserver.ThreadingTCPServer):
     def __init__(self, address: tuple[str, int], router: Router, guard: Callable[[Request, dict[str, Any]], None]):
         self.router = router
         self.guard = guard
+        self.draining = False
+        self._busy = 0
+        self._idle = threading.Condition()
         super().__init__(address, Handler)
+
+    def drain(self, seconds: float) -> None:
+        """Takes no new connections and lets the requests that are running come to their end."""
+        self.draining = True
+        self.shutdown()
+        self.server_close()
+        with self._idle:
+            self._idle.wait_for(lambda: self._busy == 0, seconds)
+
+    def enter(self) -> None:
+        with self._idle:
+            self._busy += 1
+
+    def leave(self) -> None:
+        with self._idle:
+            self._busy -= 1
+            self._idle.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
@@ -144,7 +165,11 @@ class Handler(BaseHTTPRequestHandler):
             if not self.raw_requestline or not self.parse_request():
                 self.close_connection = True
                 return
-            self._answer()
+            self.server.enter()
+            try:
+                self._answer()
+            finally:
+                self.server.leave()
         except (OSError, ConnectionError):
             self.close_connection = True
 
@@ -183,7 +208,7 @@ class Handler(BaseHTTPRequestHandler):
         self.write(response)
 
     def write(self, response: Response) -> None:
-        if response.close:
+        if response.close or self.server.draining:
             self.close_connection = True
         if response.send is not None:
             response.send(self)

@@ -13,6 +13,9 @@ from points import Points
 from settings import read_settings
 from snapshots import Snapshots
 
+# How long requests that are running may take to end once the node is told to stop.
+DRAIN_SECONDS = 5.0
+
 
 def main() -> int:
     settings = read_settings(sys.argv[1:])
@@ -26,21 +29,25 @@ def main() -> int:
         peers = PeerApi(node, points, snapshots)
         host = urlsplit(settings.uri or "").hostname or settings.host
         serve(Server((listen_host(host, settings.host), settings.p2p_port), peers.router, peers.guard))
-    starting = threading.Thread(target=start, args=(node, api, stop))
+    clients: list[Server] = []
+    starting = threading.Thread(target=start, args=(node, api, stop, clients))
     starting.start()
     # With a timeout: a signal that another thread receives does not wake an endless wait.
     while not stop.wait(0.1):
         continue
+    for server in clients:
+        server.drain(DRAIN_SECONDS)
     node.stopping.set()
     starting.join(5)
     node.stop()
     return 0 if not node.failed else 1
 
 
-def start(node: Node, api: Api, stop: threading.Event) -> None:
+def start(node: Node, api: Api, stop: threading.Event, clients: list[Server]) -> None:
     try:
         node.start()
-        serve(Server((node.settings.host, node.settings.http_port), api.router, api.guard))
+        clients.append(Server((node.settings.host, node.settings.http_port), api.router, api.guard))
+        serve(clients[0])
         print(f"qdrant-node: peer {node.peer_id} listens on {node.settings.host}:{node.settings.http_port}", flush=True)
     except BaseException as error:  # noqa: BLE001 - the process must end, whatever it was
         if not isinstance(error, SystemExit):

@@ -203,7 +203,7 @@ def set_replicas(state: Json, name: str, uid: str, shard_id: int, replicas: Json
     return True
 
 
-def add_transfer(state: Json, name: str, shard_id: int, source: int, target: int, sync: bool) -> bool:
+def add_transfer(state: Json, name: str, transfer: str, shard_id: int, source: int, target: int, sync: bool) -> bool:
     collection = collection_of(state, name)
     shard = shard_of(collection, shard_id)
     if shard["replicas"].get(str(target)) == ACTIVE:
@@ -212,17 +212,23 @@ def add_transfer(state: Json, name: str, shard_id: int, source: int, target: int
         raise bad_request(f"Shard {shard_id} is already involved in transfer")
     shard["replicas"][str(target)] = PARTIAL
     collection["transfers"].append(
-        {"shard_id": shard_id, "from": source, "to": target, "sync": sync, "method": "snapshot"})
+        {"id": transfer, "shard_id": shard_id, "from": source, "to": target, "sync": sync, "method": "snapshot"})
     return True
 
 
-def end_transfer(state: Json, name: str, shard_id: int, target: int, replicas: Json) -> bool:
+def end_transfer(state: Json, name: str, transfer: str, replicas: Json, required: bool = False) -> bool:
+    """Forgets a transfer and sets the replica states that go with its end; nothing when it is over already.
+
+    Raises ApiError with `required`: whoever copied the data must not declare it Active after an abort.
+    """
     collection = state["collections"].get(name)
-    if collection is None:
+    found = next((t for t in collection["transfers"] if t["id"] == transfer), None) if collection is not None else None
+    if collection is None or found is None:
+        if required:
+            raise bad_request("the shard transfer was aborted")
         return False
-    collection["transfers"] = [
-        t for t in collection["transfers"] if (t["shard_id"], t["to"]) != (shard_id, target)]
-    shard = collection["shards"].get(str(shard_id))
+    collection["transfers"].remove(found)
+    shard = collection["shards"].get(str(found["shard_id"]))
     if shard is not None:
         for peer, replica in replicas.items():
             if replica is None:
@@ -230,6 +236,15 @@ def end_transfer(state: Json, name: str, shard_id: int, target: int, replicas: J
             elif peer in shard["replicas"]:
                 shard["replicas"][peer] = replica
     return True
+
+
+def abort_transfer(state: Json, name: str, transfer: str) -> bool:
+    """A copy that was to become a new replica goes; one that was to heal a replica leaves it Dead."""
+    collection = collection_of(state, name)
+    found = next((t for t in collection["transfers"] if t["id"] == transfer), None)
+    if found is None:
+        return False
+    return end_transfer(state, name, transfer, {str(found["to"]): DEAD if found["sync"] else None})
 
 
 def restore_collection(state: Json, name: str, config: Json, schema: Json, shards: Json, keys: list[Any]) -> bool:
@@ -248,7 +263,7 @@ def restore_collection(state: Json, name: str, config: Json, schema: Json, shard
 COMMANDS: dict[str, Callable[..., Any]] = {command.__name__: command for command in (
     add_peer, remove_peer, create_collection, update_collection, delete_collection, create_shard_key,
     delete_shard_key, create_index, delete_index, change_aliases, set_replicas, add_transfer, end_transfer,
-    restore_collection)}
+    abort_transfer, restore_collection)}
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import time
 
 from metadata import ACTIVE
 from node import Node
-from snapshots import VERSION, Snapshots
+from snapshots import Snapshots
 
 
 def metrics_text(node: Node, snapshots: Snapshots) -> str:
@@ -28,7 +28,7 @@ def metrics_text(node: Node, snapshots: Snapshots) -> str:
     def per(values: dict[str, int]) -> list[tuple[str, object]]:
         return [(f'{{id="{name}"}}', values.get(name, 0)) for name in collections]
 
-    add("app_info", "gauge", "information about qdrant server", [(f'{{name="qdrant",version="{VERSION}"}}', 1)])
+    add("app_info", "gauge", "information about qdrant server", [(f'{{name="qdrant",version="{node.settings.version}"}}', 1)])
     add("app_status_recovery_mode", "gauge", "features enabled in qdrant server", [("", 0)])
     add("collections_total", "gauge", "number of collections", [("", len(collections))])
     add("collections_vector_total", "gauge", "total number of vectors in all collections", [("", sum(points.values()))])

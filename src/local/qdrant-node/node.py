@@ -101,8 +101,7 @@ class Node:
         if self.is_owner:
             for name, collection in self.base["collections"].items():
                 for transfer in list(collection["transfers"]):
-                    metadata.end_transfer(self.base, name, transfer["shard_id"], transfer["to"],
-                                          {str(transfer["to"]): DEAD})
+                    metadata.abort_transfer(self.base, name, transfer["id"])
             self.state = self._overlay()
             for uri in self._other_uris():
                 try:
@@ -352,7 +351,8 @@ class Node:
                     if not self.reachable(peer) or not self.reachable(active[0]):
                         continue
                     try:
-                        self.transfer(name, int(shard_id), int(active[0]), int(peer), {}, sync=True)
+                        self.transfer(name=name, shard_id=int(shard_id), source=int(active[0]), target=int(peer),
+                                      after={}, sync=True)
                     except ApiError as error:
                         print(f"qdrant-node: shard {shard_id} of {name} not healed: {error}", file=sys.stderr)
                         self.stopping.wait(0.5)
@@ -365,24 +365,46 @@ class Node:
         except (ApiError, KeyError):
             return False
 
-    def transfer(self, name: str, shard_id: int, source: int, target: int, after: Json, sync: bool) -> None:
+    def begin_transfer(self, **request: Any) -> bool:
+        """Enters a transfer and copies in the background; a failure ends it as an abort would. Runs on the owner."""
+        transfer = self._enter_transfer(**request)
+
+        def run() -> None:
+            try:
+                self._run_transfer(transfer, **request)
+            except ApiError as error:
+                print(f"qdrant-node: shard {request['shard_id']} of {request['name']} not copied: {error}",
+                      file=sys.stderr, flush=True)
+
+        threading.Thread(target=run, daemon=True).start()
+        return True
+
+    def transfer(self, **request: Any) -> None:
         """Copies a shard to `target` and makes it Active there; runs on the owner.
 
         `after` names the replica states that change together with it (a move drops its source).
         """
-        uid = self.base["collections"][name]["uid"]
-        self.execute("add_transfer", {"name": name, "shard_id": shard_id, "source": source, "target": target,
-                                      "sync": sync})
+        self._run_transfer(self._enter_transfer(**request), **request)
+
+    def _enter_transfer(self, name: str, shard_id: int, source: int, target: int, after: Json, sync: bool) -> str:
+        transfer = secrets.token_hex(8)
+        self.execute("add_transfer", {"name": name, "transfer": transfer, "shard_id": shard_id, "source": source,
+                                      "target": target, "sync": sync})
+        return transfer
+
+    def _run_transfer(self, transfer: str, name: str, shard_id: int, source: int, target: int, after: Json,
+                      sync: bool) -> None:
         try:
-            shard = self.base["collections"][name]["shards"][str(shard_id)]
-            active = metadata.active_peers(shard)
-            request = {"name": name, "uid": uid, "shard_id": shard_id, "target": target, "after": after}
+            collection = self.base["collections"][name]
+            active = metadata.active_peers(collection["shards"][str(shard_id)])
+            request = {"name": name, "uid": collection["uid"], "shard_id": shard_id, "target": target, "after": after,
+                       "transfer": transfer}
             if active[0] == str(self.peer_id):
                 self.send_shard(request)
             else:
                 self.client.call(self.uri_of(active[0]), "/internal/transfer", request, timeout=600.0)
         except BaseException:
-            self.execute("end_transfer", {"name": name, "shard_id": shard_id, "target": target,
+            self.execute("end_transfer", {"name": name, "transfer": transfer,
                                           "replicas": {str(target): DEAD if sync else None}})
             raise
 

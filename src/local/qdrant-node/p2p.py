@@ -21,7 +21,7 @@ class PeerApi:
             "apply": self.apply,
             "pending": lambda body: node.pending,
             "propose": self.propose,
-            "copy": lambda body: node.transfer(**body),
+            "copy": lambda body: node.begin_transfer(**body),
             "transfer": snapshots.send_shard,
             "write": points.write_as_primary,
             "replicate": points.replicate,

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 
+# The version that this node was recorded from.
+DEFAULT_VERSION = "1.18.3"
+
+
 @dataclass(frozen=True)
 class Settings:
     host: str
@@ -25,6 +29,10 @@ class Settings:
     # Test hooks: how long a snapshot creation or a recovery is held up before it becomes visible.
     snapshot_delay: float
     recovery_delay: float
+    # Test hook: how long a shard transfer stays visible before its data travels.
+    transfer_delay: float
+    # What the node says it is: the kubelet of the local stack passes on the version of the image tag.
+    version: str
 
 
 def read_settings(argv: list[str]) -> Settings:
@@ -57,6 +65,8 @@ def read_settings(argv: list[str]) -> Settings:
         bootstrap_timeout=float(env.get("FLEET_QDRANT_NODE_BOOTSTRAP_TIMEOUT_MS", "60000")) / 1000,
         snapshot_delay=float(env.get("FLEET_QDRANT_NODE_SNAPSHOT_DELAY_MS", "0")) / 1000,
         recovery_delay=float(env.get("FLEET_QDRANT_NODE_RECOVERY_DELAY_MS", "0")) / 1000,
+        transfer_delay=float(env.get("FLEET_QDRANT_NODE_TRANSFER_DELAY_MS", "0")) / 1000,
+        version=env.get("FLEET_QDRANT_NODE_VERSION") or DEFAULT_VERSION,
     )
 
 

@@ -26,9 +26,6 @@ from metadata import ACTIVE, DEAD
 from node import Node
 from shard import LocalShard
 
-VERSION = "1.18.3"
-
-
 class Snapshots:
     def __init__(self, node: Node):
         self.node = node
@@ -123,7 +120,7 @@ class Snapshots:
                 keys.setdefault(json.dumps(shard["key"]), []).append(int(shard_id))
         mapping = [{"key": json.loads(key), "shard_ids": ids} for key, ids in keys.items()]
         head = [
-            tarball.bytes_entry("version.info", VERSION.encode()),
+            tarball.bytes_entry("version.info", self.node.settings.version.encode()),
             tarball.bytes_entry("config.json", json.dumps(collection["config"]).encode()),
             tarball.bytes_entry("shard_key_mapping.json", json.dumps(mapping).encode()),
             tarball.bytes_entry("payload_index.json", json.dumps({"schema": collection["payload_schema"]}).encode()),
@@ -314,6 +311,7 @@ class Snapshots:
         shard = node.shards.get((request["uid"], shard_id))
         if shard is None:
             raise internal(f"Shard {shard_id} is not on this peer")
+        node.stopping.wait(node.settings.transfer_delay)
         with shard.write_order:
             path = self.pack_shard(name, shard_id, shard)
             try:
@@ -323,7 +321,7 @@ class Snapshots:
                         timeout=600.0, stream=(file, os.path.getsize(path)))
             finally:
                 os.unlink(path)
-            node.propose("end_transfer", name=name, shard_id=shard_id, target=request["target"],
+            node.propose("end_transfer", name=name, transfer=request["transfer"], required=True,
                          replicas={str(request["target"]): ACTIVE, **request["after"]})
 
     def receive_shard(self, uid: str, shard_id: int, body: BinaryIO, size: int) -> bool:

@@ -196,6 +196,42 @@ describe('three peers', () => {
     expect(await cluster.count(2, 'moving')).toBe(300);
   });
 
+  test.runIf(standIn)('a move is shown while it runs, can be aborted, and an empty peer can be removed', async () => {
+    const own = await TestCluster.start(3, { FLEET_QDRANT_NODE_TRANSFER_DELAY_MS: '700' });
+    try {
+      await own.ok(0, 'PUT', '/collections/slow', { vectors: { size: 4, distance: 'Dot' }, shard_number: 1 });
+      await own.fill(0, 'slow', 0, 50, 4);
+      const views = await Promise.all([0, 1, 2].map((node) => own.layout(node, 'slow')));
+      const from = views.findIndex((view) => view.local_shards.length === 1);
+      const to = from === 2 ? 1 : 2;
+      const move = { shard_id: 0, from_peer_id: views[from]?.peer_id, to_peer_id: views[to]?.peer_id };
+      await own.ok(1, 'POST', '/collections/slow/cluster', { move_shard: move });
+      const running = await own.layout(0, 'slow');
+      expect(running.shard_transfers).toEqual([
+        { shard_id: 0, from: move.from_peer_id, to: move.to_peer_id, sync: false, method: 'snapshot' },
+      ]);
+      expect((await own.layout(from, 'slow')).remote_shards).toMatchObject([{ state: 'Partial' }]);
+      // Written while the shard moves: it has to be on the side that stays.
+      await own.fill(0, 'slow', 50, 60, 4);
+      await own.ok(2, 'POST', '/collections/slow/cluster', { abort_transfer: move });
+      expect(await own.layout(0, 'slow')).toMatchObject({ shard_transfers: [] });
+      const again = await own.call(0, 'POST', '/collections/slow/cluster', { body: { abort_transfer: move } });
+      expect(again.status).toBe(404);
+      expect((await own.layout(to, 'slow')).local_shards).toEqual([]);
+
+      await own.ok(0, 'POST', '/collections/slow/cluster', { move_shard: move });
+      await own.healed('slow');
+      expect((await own.layout(to, 'slow')).local_shards).toMatchObject([{ points_count: 60, state: 'Active' }]);
+      expect((await own.layout(from, 'slow')).local_shards).toEqual([]);
+      const empty = from === 0 ? 1 : from;
+      await own.ok(0, 'DELETE', `/cluster/peer/${views[empty]?.peer_id}`);
+      const { peers } = await own.ok<{ peers: object }>(0, 'GET', '/cluster');
+      expect(Object.keys(peers)).toHaveLength(2);
+    } finally {
+      await own.stop();
+    }
+  });
+
   test('replicate and drop a replica', async () => {
     await cluster.ok(0, 'PUT', '/collections/copies', { vectors: { size: 4, distance: 'Dot' }, shard_number: 1 });
     await cluster.fill(0, 'copies', 0, 100, 4);
