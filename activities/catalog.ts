@@ -3,6 +3,7 @@ import { sql, type Kysely } from 'kysely';
 import type { ClusterRow, Database } from '../src/clients/catalog.ts';
 import type { BackupState, BackupTotals } from '../src/domain/backup.ts';
 import { resolveSpec, type ClusterPhase, type ClusterRequest, type ClusterSpec } from '../src/domain/cluster.ts';
+import { conditionsOf, type ClusterState } from '../src/domain/conditions.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
 import { namespaceOf, type ClusterRef } from '../src/domain/naming.ts';
 import type { OperationKind } from '../src/domain/operation.ts';
@@ -41,10 +42,11 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
      * Take the cluster's operation lease: one exclusive holder, or any number of shared ones, of which one at a time
      * is `copying`. A lease whose workflow is closed is taken over. Repeating is harmless.
      *
+     * @param input `parent`: the workflow that runs this one as a part of itself, whose own lease is no obstacle
      * @throws FleetError `ClusterBusy` with the holder's id; `ClusterNotReady` while another holder is copying
      */
-    async takeLease(input: ClusterRef & { mode: LeaseMode; copying?: boolean }): Promise<void> {
-      const { tenant, cluster, mode, copying = false } = input;
+    async takeLease(input: ClusterRef & { mode: LeaseMode; copying?: boolean; parent?: string }): Promise<void> {
+      const { tenant, cluster, mode, copying = false, parent } = input;
       const { workflowId, runId } = workflowRun();
       await catalog.run('take the lease', (db) =>
         db.transaction().execute(async (tx) => {
@@ -57,6 +59,7 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
             .where('holder', '!=', workflowId)
             .execute();
           for (const other of others) {
+            if (other.holder === parent) continue;
             const bothShared = mode === 'shared' && other.mode === 'shared';
             if (bothShared && !(copying && other.copying)) continue;
             if (await temporal.isOpen(other.holder, other.holder_run)) {
@@ -177,13 +180,41 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
       return (await catalog.cluster(ref)) !== undefined;
     },
 
-    async setClusterPhase(input: ClusterRef & { phase: ClusterPhase; reason?: string }): Promise<void> {
-      const { tenant, cluster, phase, reason } = input;
+    async setClusterPhase(input: ClusterRef & ClusterState & { reason?: string; deleteAfter?: string }): Promise<void> {
+      const { tenant, cluster, phase, reason, deleteAfter } = input;
+      const row = await catalog.cluster(input);
+      const conditions = conditionsOf(input, row?.conditions ?? [], new Date().toISOString());
+      const why = reason ?? input.failure?.message ?? input.degraded ?? null;
       await catalog.run('set the phase', (db) =>
         byRef(db, tenant, cluster)
-          .set({ phase, reason: reason ?? null, updated_at: new Date() })
+          .set({
+            phase,
+            reason: why,
+            conditions: JSON.stringify(conditions),
+            delete_after: deleteAfter === undefined ? null : new Date(deleteAfter),
+            updated_at: new Date(),
+          })
           .execute(),
       );
+    },
+
+    /** Write down what the cluster is made of from now on. Called right after the chart was applied with it. */
+    async recordSpec({ tenant, cluster, spec }: ClusterRef & { spec: ClusterSpec }): Promise<void> {
+      await catalog.run('record the specification', (db) =>
+        byRef(db, tenant, cluster)
+          .set({ spec: JSON.stringify(spec), updated_at: new Date() })
+          .execute(),
+      );
+    },
+
+    /** Pause the cluster's backup schedules, which could only fail; those that somebody paused are left alone. */
+    async pauseSchedules({ tenant, cluster }: ClusterRef): Promise<{ schedules: number }> {
+      return { schedules: await temporal.pauseSchedules(tenant, cluster) };
+    },
+
+    /** Let the schedules run again that {@link pauseSchedules} paused. */
+    async unpauseSchedules({ tenant, cluster }: ClusterRef): Promise<{ schedules: number }> {
+      return { schedules: await temporal.unpauseSchedules(tenant, cluster) };
     },
 
     /**

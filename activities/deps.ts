@@ -26,4 +26,8 @@ export interface TemporalPort {
   isOpen(workflowId: string, runId: string): Promise<boolean>;
   /** Remove all backup schedules of a cluster; returns how many there were. */
   deleteSchedules(tenant: string, cluster: string): Promise<number>;
+  /** Pause the schedules that run; returns how many there were. */
+  pauseSchedules(tenant: string, cluster: string): Promise<number>;
+  /** Let those run again that `pauseSchedules` paused, and no others. */
+  unpauseSchedules(tenant: string, cluster: string): Promise<number>;
 }

@@ -8,6 +8,7 @@ import { createAwsPlanActivities } from './aws-plan.ts';
 import { createAwsStorageActivities } from './aws-storage.ts';
 import { createBackupStoreActivities } from './backup-store.ts';
 import { createCatalogActivities } from './catalog.ts';
+import { createClusterUpdateActivities } from './cluster-update.ts';
 import type { ActivityDeps } from './deps.ts';
 import { createHelmActivities } from './helm.ts';
 import { createIncrementalTransferActivities } from './incremental-transfer.ts';
@@ -25,6 +26,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createCatalogActivities(deps),
     ...createKubernetesActivities(deps),
     ...createHelmActivities(deps),
+    ...createClusterUpdateActivities(deps),
     ...createQdrantActivities(deps),
     ...createBackupStoreActivities(deps),
     ...createRecoveryActivities(deps),

@@ -22,6 +22,7 @@ export interface Unreachable {
 
 type PeerDeps = Pick<ActivityDeps, 'clusters' | 'config'>;
 
+/** Selects the pods of a cluster in its namespace. */
 export const POD_SELECTOR = `app.kubernetes.io/name=qdrant,app.kubernetes.io/instance=${RELEASE_NAME}`;
 
 /** Ask every pod of the cluster who it is. */

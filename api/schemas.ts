@@ -3,6 +3,7 @@ import { z } from '@hono/zod-openapi';
 import { AWS_REGIONS, EKS_LOG_TYPES, NAT_MODES, TAINT_EFFECTS } from '../src/domain/aws.ts';
 import { BACKUP_FORMATS, BACKUP_STATES } from '../src/domain/backup.ts';
 import { CLUSTER_PHASES, DISTANCES, PROVIDERS } from '../src/domain/cluster.ts';
+import { CONDITION_TYPES } from '../src/domain/conditions.ts';
 import { OPERATION_KINDS, type OperationKind } from '../src/domain/operation.ts';
 import { RESTORE_VIA } from '../src/domain/restore-via.ts';
 
@@ -68,6 +69,10 @@ const AwsRequest = z
   })
   .openapi('AwsRequest', { description: 'Infrastructure of a cluster whose provider is aws.' });
 
+const settings = z
+  .record(z.string(), z.union([z.string(), z.number(), z.boolean()]))
+  .openapi({ description: 'Qdrant settings by dotted name.', example: { 'storage.wal.wal_capacity_mb': 64 } });
+
 export const ProvisionBody = z
   .strictObject({
     name: clusterName,
@@ -77,6 +82,7 @@ export const ProvisionBody = z
     storage: z.string().optional().openapi({ description: 'Data volume of each node.', example: '10Gi' }),
     replicationFactor: nodes.optional().openapi({ description: 'Default 2, at most the number of nodes.' }),
     resources: z.strictObject({ cpu: z.string().optional(), memory: z.string().optional() }).optional(),
+    config: settings.optional(),
     placement: z
       .strictObject({
         nodeSelector: z.record(z.string(), z.string()).optional(),
@@ -121,6 +127,24 @@ export const ProvisionBody = z
     aws: AwsRequest.optional(),
   })
   .openapi('ProvisionRequest');
+
+export const UpdateBody = z
+  .strictObject({
+    provider: z.enum(PROVIDERS).optional(),
+    nodes: nodes.optional(),
+    version: z.string().optional().openapi({ description: 'Qdrant image tag.', example: 'v1.19.0' }),
+    storage: z.string().optional().openapi({ description: 'Data volume of each node; it can only grow.' }),
+    replicationFactor: nodes.optional(),
+    resources: z.strictObject({ cpu: z.string().optional(), memory: z.string().optional() }).optional(),
+    config: settings.optional(),
+    allowDowntime: z.boolean().optional().openapi({
+      description: 'Restart pods although collections without a second replica cannot be reached meanwhile.',
+    }),
+    dryRun: z.boolean().optional().openapi({ description: 'Tell what would be done, and do nothing.' }),
+    readyTimeoutSeconds: z.int().min(1).max(86_400).optional(),
+    moveTimeoutSeconds: z.int().min(1).max(604_800).optional(),
+  })
+  .openapi('UpdateRequest', { description: 'What is left out stays as it is.' });
 
 export const BackupBody = z
   .strictObject({
@@ -192,6 +216,18 @@ export const Cluster = z
     name: z.string(),
     phase: z.enum(CLUSTER_PHASES),
     reason: z.string().optional(),
+    conditions: z
+      .array(
+        z.object({
+          type: z.enum(CONDITION_TYPES),
+          status: z.enum(['True', 'False']),
+          reason: z.string(),
+          message: z.string(),
+          lastTransitionTime: time,
+        }),
+      )
+      .optional(),
+    deleteAfter: time.optional().openapi({ description: 'Until when POST …/undelete takes the deletion back.' }),
     spec: z.record(z.string(), z.unknown()).optional(),
     namespace: z.string(),
     outputs: z

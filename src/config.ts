@@ -6,6 +6,7 @@ import { messageOf } from './domain/errors.ts';
 import { cidrProblem } from './domain/input.ts';
 import { MAX_TENANT_LENGTH, nameProblem } from './domain/naming.ts';
 import { RESTORE_VIA } from './domain/restore-via.ts';
+import { DEFAULT_RELEASES, parseVersion } from './domain/releases.ts';
 
 const flag = z
   .enum(['true', 'false'])
@@ -44,6 +45,15 @@ const tokens = z
     }
     return byTenant;
   });
+
+/** `v1.17.1,v1.18.3` */
+const releases = z.string().transform((text, context) => {
+  const tags = text.split(',').map((tag) => tag.trim());
+  for (const tag of tags) {
+    if (parseVersion(tag) === undefined) context.addIssue(`"${tag}" is no version such as "v1.18.3"`);
+  }
+  return tags;
+});
 
 const preset = z.strictObject({
   vectorSize: z.int().min(1).max(65_536),
@@ -97,6 +107,8 @@ const schema = z.object({
   FLEET_HELM_REPOSITORY: z.string().optional(),
   FLEET_HELM_CHART_VERSION: z.string().optional(),
   FLEET_COLLECTION_PRESETS: presetsFile.default(DEFAULT_PRESETS),
+  /** Qdrant image tags that upgrades may pass through; the latest of each minor counts. */
+  FLEET_QDRANT_RELEASES: releases.default([...DEFAULT_RELEASES]),
   FLEET_TASK_QUEUE: z.string().min(1).default('fleet'),
   /** Name of the place the worker is in; streams run on the queue `fleet-transfer-<region>`. */
   FLEET_REGION: z

@@ -121,14 +121,41 @@ function temporalPort(client: Client): TemporalPort {
     },
     async deleteSchedules(tenant, cluster) {
       let count = 0;
-      const query = `FleetTenant = "${tenant}" AND FleetCluster = "${cluster}"`;
-      for await (const { scheduleId } of client.schedule.list({ query })) {
+      for await (const { scheduleId } of client.schedule.list({ query: schedulesOf(tenant, cluster) })) {
         await client.schedule.getHandle(scheduleId).delete();
         count += 1;
       }
       return count;
     },
+    async pauseSchedules(tenant, cluster) {
+      let count = 0;
+      for await (const { scheduleId, state } of client.schedule.list({ query: schedulesOf(tenant, cluster) })) {
+        if (state.paused) continue;
+        await client.schedule.getHandle(scheduleId).pause(SUSPENDED);
+        count += 1;
+      }
+      return count;
+    },
+    async unpauseSchedules(tenant, cluster) {
+      let count = 0;
+      for await (const { scheduleId } of client.schedule.list({ query: schedulesOf(tenant, cluster) })) {
+        const handle = client.schedule.getHandle(scheduleId);
+        // Lists may be behind; the description is not.
+        const { state } = await handle.describe();
+        if (!state.paused || state.note !== SUSPENDED) continue;
+        await handle.unpause();
+        count += 1;
+      }
+      return count;
+    },
   };
+}
+
+/** The note on a schedule that was paused together with its cluster. */
+const SUSPENDED = 'paused while the cluster is suspended';
+
+function schedulesOf(tenant: string, cluster: string): string {
+  return `FleetTenant = "${tenant}" AND FleetCluster = "${cluster}"`;
 }
 
 /** `/livez`: the process answers. `/readyz`: both workers poll. */

@@ -31,9 +31,10 @@ export async function BackupCluster(
   const ref = { tenant, cluster };
   const steps = Object.values(STEPS).filter((step) => retention !== undefined || step !== STEPS.retention);
   return runOperation({ kind: 'backup', ref, steps }, async (operation) => {
+    const { parent } = workflowInfo();
     await operation.step(STEPS.lease, () =>
       control.takeLease.executeWithOptions(queued('Take the lease, wait until no other backup copies the cluster'), [
-        { ...ref, mode: 'shared', copying: true },
+        { ...ref, mode: 'shared', copying: true, ...(parent !== undefined && { parent: parent.workflowId }) },
       ]),
     );
 

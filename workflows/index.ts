@@ -3,6 +3,7 @@ export { BackupCluster } from './backup-cluster.ts';
 export { BackupPeer } from './backup-peer.ts';
 export { DeleteCluster } from './delete-cluster.ts';
 export { ProvisionCluster } from './provision-cluster.ts';
+export { UpdateCluster } from './update-cluster.ts';
 export { RestoreCluster } from './restore-cluster.ts';
 export { RetentionSweep } from './retention-sweep.ts';
 export { VerifyBackup } from './verify-backup.ts';

@@ -231,7 +231,7 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
 
   /** A cluster like the one backed up, empty. It cleans up after itself when it fails. */
   function provision({ spec }: RestorePlan): Promise<unknown> {
-    const { collections: _, ...request } = spec;
+    const { collections: _, suspended: _asleep, keyRevision: _key, ...request } = spec;
     return executeChild(ProvisionCluster, {
       workflowId: `${workflowInfo().workflowId}/provision`,
       args: [{ ...target, ...request, ...(nodes !== undefined && { nodes }), collections: [] }],

@@ -2,12 +2,17 @@
 import type { ClusterRow } from '../../src/clients/catalog.ts';
 import { resolveSpec } from '../../src/domain/cluster.ts';
 import { FleetError } from '../../src/domain/errors.ts';
-import { parseDeleteInput, parseProvisionInput, parseRetentionInput } from '../../src/domain/input.ts';
+import {
+  parseDeleteInput,
+  parseProvisionInput,
+  parseRetentionInput,
+  parseUpdateInput,
+} from '../../src/domain/input.ts';
 import { outputsOf } from '../../src/domain/kubernetes-objects.ts';
 import { namespaceOf } from '../../src/domain/naming.ts';
 import { addRoute, type Api, type ApiContext, type ApiDeps } from '../context.ts';
 import { clusterNotFound, clusterParam, isClusterName, pageAfter, pageOf, readBody, readQuery } from '../request.ts';
-import { Cluster, NoBody, PageQuery, ProvisionBody, RetentionBody } from '../schemas.ts';
+import { Cluster, NoBody, PageQuery, ProvisionBody, RetentionBody, UpdateBody } from '../schemas.ts';
 import { accepted, startOperation } from '../start-operation.ts';
 import { body, json, pageOfSchema, param, problems, started, startHeaders } from './documentation.ts';
 import { z } from '@hono/zod-openapi';
@@ -57,6 +62,24 @@ export function clusterRoutes(api: Api, deps: ApiDeps): void {
       responses: { 200: json(Cluster, 'The cluster'), ...problems('ClusterNotFound') },
     },
     async (c) => c.json(viewOfCluster(await existingCluster(c, deps))),
+  );
+  addRoute(
+    api,
+    {
+      method: 'patch',
+      path: '/v1/clusters/{cluster}',
+      tags: TAGS,
+      summary: 'Change a cluster: nodes, version, volumes, resources, configuration',
+      request: { params: z.object({ cluster: param.cluster }), headers: startHeaders, body: body(UpdateBody) },
+      responses: { ...started(), ...problems('InvalidInput', 'ClusterNotFound', 'IdempotencyKeyReused') },
+    },
+    async (c) => {
+      const [tenant, cluster] = [c.get('tenant'), clusterParam(c)];
+      const input = await readBody(c, { schema: UpdateBody, fixed: { tenant, cluster }, parse: parseUpdateInput });
+      const summary = `${input.dryRun === true ? 'Preview an update of' : 'Update'} ${tenant}/${cluster}`;
+      const check = async () => void (await existingCluster(c, deps));
+      return accepted(c, await startOperation(c, deps, { kind: 'update', cluster, input, summary, check }));
+    },
   );
   addRoute(
     api,
@@ -150,6 +173,8 @@ function viewOfCluster(row: ClusterRow) {
     name: row.cluster,
     phase: row.phase,
     ...(row.reason !== null && { reason: row.reason }),
+    conditions: row.conditions,
+    ...(row.delete_after !== null && { deleteAfter: row.delete_after.toISOString() }),
     spec: row.spec,
     namespace: row.namespace,
     outputs: outputsOf({ tenant: row.tenant, cluster: row.cluster }, row.spec),

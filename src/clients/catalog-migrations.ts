@@ -103,4 +103,10 @@ export const migrations: Record<string, Migration> = {
         )`.execute(db);
     },
   },
+  '2026-11-23-life': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await sql`alter table clusters add column conditions jsonb not null default '[]'`.execute(db);
+      await sql`alter table clusters add column delete_after timestamptz`.execute(db);
+    },
+  },
 };

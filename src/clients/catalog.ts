@@ -2,11 +2,20 @@
  * The catalogue in PostgreSQL: clusters, operations, leases, and an index of backups that can be rebuilt from the
  * bucket. Typed queries only; decisions are in the activities.
  */
-import { Kysely, PostgresDialect, sql, type Generated, type JSONColumnType, type Selectable } from 'kysely';
+import {
+  Kysely,
+  PostgresDialect,
+  sql,
+  type ColumnType,
+  type Generated,
+  type JSONColumnType,
+  type Selectable,
+} from 'kysely';
 import { Migrator } from 'kysely/migration';
 import pg from 'pg';
 import type { BackupState, BackupTotals } from '../domain/backup.ts';
 import type { ClusterPhase, ClusterSpec } from '../domain/cluster.ts';
+import type { Condition } from '../domain/conditions.ts';
 import { FleetError, messageOf } from '../domain/errors.ts';
 import type { ClusterRef } from '../domain/naming.ts';
 import type { OperationKind } from '../domain/operation.ts';
@@ -22,6 +31,9 @@ interface ClustersTable {
   created_by: string;
   /** Why the phase is what it is, for people. */
   reason: string | null;
+  conditions: ColumnType<readonly Condition[], string | undefined, string>;
+  /** Until when a deletion can be taken back. */
+  delete_after: ColumnType<Date | null, Date | null | undefined, Date | null>;
   created_at: Generated<Date>;
   updated_at: Generated<Date>;
 }

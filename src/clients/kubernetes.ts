@@ -8,6 +8,7 @@ import {
   KubeConfig,
   KubernetesObjectApi,
   PatchStrategy,
+  setHeaderOptions,
   StorageV1Api,
   VersionApi,
 } from '@kubernetes/client-node';
@@ -16,6 +17,11 @@ import type { AppliedObject } from '../domain/kubernetes-objects.ts';
 
 export interface PodInfo {
   readonly name: string;
+  readonly uid: string;
+  /** The template's revision that its StatefulSet made it from. */
+  readonly revision?: string;
+  /** Being deleted. */
+  readonly terminating: boolean;
   readonly ip?: string;
   readonly ready: boolean;
   /** Why it is not ready, as Kubernetes words it. */
@@ -40,6 +46,30 @@ export interface KubeletStats {
       readonly usedBytes?: number;
     }[];
   }[];
+}
+
+export interface StatefulSetInfo {
+  readonly replicas: number;
+  /** Of the present template; absent until the controller has seen it. */
+  readonly revision?: string;
+  /** What each claim template asks for. */
+  readonly storage: readonly string[];
+}
+
+export interface ClaimInfo {
+  readonly name: string;
+  /** Kubernetes quantities. */
+  readonly requested: string;
+  readonly capacity: string;
+  readonly className: string;
+  readonly conditions: readonly string[];
+}
+
+export interface SecretInfo {
+  readonly values: Readonly<Record<string, string>>;
+  readonly annotations: Readonly<Record<string, string>>;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly version: string;
 }
 
 export interface NamespaceInfo {
@@ -151,8 +181,12 @@ export class Kubernetes {
         waiting?.message,
         scheduled?.status === 'False' ? scheduled.message : undefined,
       ];
+      const revision = metadata?.labels?.['controller-revision-hash'];
       return {
         name: metadata?.name ?? '',
+        uid: metadata?.uid ?? '',
+        ...(revision !== undefined && { revision }),
+        terminating: metadata?.deletionTimestamp !== undefined,
         ...(status?.podIP !== undefined && { ip: status.podIP }),
         ready: condition?.status === 'True',
         reason: reasons.filter((part) => part !== undefined).join(': ') || (status?.phase ?? 'Unknown'),
@@ -194,6 +228,104 @@ export class Kubernetes {
       this.#apps.readNamespacedStatefulSet({ namespace, name }),
     );
     return set && (set.spec?.replicas ?? 1);
+  }
+
+  async statefulSet(namespace: string, name: string): Promise<StatefulSetInfo | undefined> {
+    const set = await orMissing(`read StatefulSet ${namespace}/${name}`, () =>
+      this.#apps.readNamespacedStatefulSet({ namespace, name }),
+    );
+    if (set === undefined) return undefined;
+    const { metadata, spec, status } = set;
+    return {
+      replicas: spec?.replicas ?? 1,
+      // Of an older generation the status tells about an older template.
+      ...(status?.updateRevision !== undefined &&
+        status.observedGeneration === metadata?.generation && { revision: status.updateRevision }),
+      storage: (spec?.volumeClaimTemplates ?? []).map((claim) => claim.spec?.resources?.requests?.['storage'] ?? ''),
+    };
+  }
+
+  /** Remove the StatefulSet and leave its pods and claims as they are. */
+  async orphanStatefulSet(namespace: string, name: string): Promise<void> {
+    await orMissing(`delete StatefulSet ${namespace}/${name}`, () =>
+      this.#apps.deleteNamespacedStatefulSet({ namespace, name, body: { propagationPolicy: 'Orphan' } }),
+    );
+  }
+
+  /** Delete one incarnation of a pod; a later one of the same name is left alone. */
+  async deletePod(namespace: string, name: string, uid: string): Promise<void> {
+    try {
+      await orMissing(`delete pod ${namespace}/${name}`, () =>
+        this.#core.deleteNamespacedPod({ namespace, name, body: { preconditions: { uid } } }),
+      );
+    } catch (error) {
+      const { cause } = error as { cause?: unknown };
+      if (cause instanceof ApiException && cause.code === 409) return;
+      throw error;
+    }
+  }
+
+  async claims(namespace: string): Promise<ClaimInfo[]> {
+    const { items } = await call(`list volume claims in ${namespace}`, () =>
+      this.#core.listNamespacedPersistentVolumeClaim({ namespace }),
+    );
+    return items.map(({ metadata, spec, status }) => ({
+      name: metadata?.name ?? '',
+      requested: spec?.resources?.requests?.['storage'] ?? '0',
+      capacity: status?.capacity?.['storage'] ?? '0',
+      className: spec?.storageClassName ?? '',
+      conditions: (status?.conditions ?? []).map(({ type, message }) => (message ? `${type}: ${message}` : type)),
+    }));
+  }
+
+  async growClaim(namespace: string, name: string, storage: string): Promise<void> {
+    await call(`grow volume claim ${namespace}/${name} to ${storage}`, () =>
+      this.#core.patchNamespacedPersistentVolumeClaim(
+        { namespace, name, body: { spec: { resources: { requests: { storage } } } } },
+        setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
+      ),
+    );
+  }
+
+  /** Whether claims of a StorageClass may grow. */
+  async allowsExpansion(className: string): Promise<boolean> {
+    const found = await orMissing(`read StorageClass ${className}`, () =>
+      this.#storage.readStorageClass({ name: className }),
+    );
+    return found?.allowVolumeExpansion === true;
+  }
+
+  /** A Secret's values, decoded, with its annotations and version. Never log it. */
+  async secret(namespace: string, name: string): Promise<SecretInfo | undefined> {
+    const secret = await orMissing(`read secret ${namespace}/${name}`, () =>
+      this.#core.readNamespacedSecret({ namespace, name }),
+    );
+    if (secret === undefined) return undefined;
+    const values = Object.entries(secret.data ?? {}).map(([key, encoded]) => [
+      key,
+      Buffer.from(encoded, 'base64').toString('utf8'),
+    ]);
+    return {
+      values: Object.fromEntries(values),
+      annotations: secret.metadata?.annotations ?? {},
+      labels: secret.metadata?.labels ?? {},
+      version: secret.metadata?.resourceVersion ?? '',
+    };
+  }
+
+  /** Replace a Secret's content. @throws FleetError `KubernetesUnavailable` when it was changed since it was read */
+  async replaceSecret(namespace: string, name: string, { values, annotations, labels, version }: SecretInfo) {
+    await call(`replace secret ${namespace}/${name}`, () =>
+      this.#core.replaceNamespacedSecret({
+        namespace,
+        name,
+        body: {
+          metadata: { name, labels: { ...labels }, annotations: { ...annotations }, resourceVersion: version },
+          type: 'Opaque',
+          stringData: { ...values },
+        },
+      }),
+    );
   }
 
   async volumeClaims(namespace: string): Promise<string[]> {

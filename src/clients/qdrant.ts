@@ -8,6 +8,8 @@ export interface ClusterInfo {
   readonly peers: Readonly<Record<string, { readonly uri: string }>>;
   /** Peers that this one could not reach lately. */
   readonly sendFailures: readonly string[];
+  /** Whether this peer takes part in consensus at the moment. */
+  readonly working: boolean;
 }
 
 export interface CollectionInfo {
@@ -30,7 +32,16 @@ export interface CollectionCluster {
   readonly local: readonly (ShardState & { readonly points_count: number })[];
   readonly remote: readonly (ShardState & { readonly peerId: string })[];
   readonly transfers: number;
+  /** The transfers, one by one. */
+  readonly moving: readonly ShardTransfer[];
   readonly resharding: number;
+}
+
+/** A shard on its way from one peer to another. */
+export interface ShardTransfer {
+  readonly shard: number;
+  readonly from: string;
+  readonly to: string;
 }
 
 /** A stored snapshot. `checksum` is the SHA-256 in hex; absent only on servers with remote snapshot storage. */
@@ -54,6 +65,20 @@ export interface QdrantClientOptions {
 }
 
 type Json = Record<string, unknown>;
+
+interface Telemetry {
+  readonly collections: {
+    readonly collections?: readonly {
+      readonly shards?: readonly {
+        readonly local?: {
+          readonly segments?: readonly {
+            readonly info: { readonly vectors_size_bytes: number; readonly payloads_size_bytes: number };
+          }[];
+        } | null;
+      }[];
+    }[];
+  };
+}
 
 /**
  * Snapshot creation and recovery answer only when they are done, which may take hours. Their callers watch the node
@@ -102,6 +127,7 @@ export class QdrantClient {
         peer_id?: string;
         peers?: ClusterInfo['peers'];
         message_send_failures?: Record<string, unknown>;
+        consensus_thread_status?: { consensus_thread_status?: string };
       };
     };
     if (result.status !== 'enabled' || result.peer_id === undefined) {
@@ -111,6 +137,7 @@ export class QdrantClient {
       peerId: result.peer_id,
       peers: result.peers ?? {},
       sendFailures: Object.keys(result.message_send_failures ?? {}),
+      working: result.consensus_thread_status?.consensus_thread_status === 'working',
     };
   }
 
@@ -125,8 +152,8 @@ export class QdrantClient {
 
   async collectionCluster(name: string): Promise<CollectionCluster> {
     const text = (await this.#text('GET', this.#path(name, '/cluster'))).replaceAll(
-      /"peer_id":\s*(\d+)/g,
-      '"peer_id":"$1"',
+      /"(peer_id|from|to)":\s*(\d+)/g,
+      '"$1":"$2"',
     );
     const { result } = parse(text, `GET ${this.url}${this.#path(name, '/cluster')}`) as {
       result: {
@@ -134,7 +161,7 @@ export class QdrantClient {
         shard_count: number;
         local_shards: CollectionCluster['local'];
         remote_shards: (ShardState & { peer_id: string })[];
-        shard_transfers?: unknown[];
+        shard_transfers?: { shard_id: number; from: string; to: string }[];
         resharding_operations?: unknown[];
       };
     };
@@ -144,6 +171,7 @@ export class QdrantClient {
       local: result.local_shards,
       remote: result.remote_shards.map(({ peer_id, ...shard }) => ({ ...shard, peerId: peer_id })),
       transfers: result.shard_transfers?.length ?? 0,
+      moving: (result.shard_transfers ?? []).map(({ shard_id: shard, from, to }) => ({ shard, from, to })),
       resharding: result.resharding_operations?.length ?? 0,
     };
   }
@@ -193,6 +221,48 @@ export class QdrantClient {
   async count(collection: string): Promise<number> {
     const body = { exact: true };
     return (await this.#result<{ count: number }>('POST', this.#path(collection, '/points/count'), body)).count;
+  }
+
+  /** Answers once the transfer has been entered; the copy itself runs on. */
+  async moveShard(collection: string, transfer: ShardTransfer): Promise<void> {
+    await this.#clusterOperation(collection, 'move_shard', transfer);
+  }
+
+  /** Returns false when there is no such transfer. */
+  async abortTransfer(collection: string, transfer: ShardTransfer): Promise<boolean> {
+    return this.#clusterOperation(collection, 'abort_transfer', transfer, [404]);
+  }
+
+  /** Forget a peer that holds no shards. Returns false when consensus does not know it. */
+  async removePeer(id: string): Promise<boolean> {
+    const path = `/cluster/peer/${id}?timeout=30`;
+    const { status, text } = await this.#send('DELETE', path, undefined, 60_000);
+    if (status === 404 || (status === 400 && text.includes('does not exist'))) return false;
+    this.#check('DELETE', path, status, text);
+    return true;
+  }
+
+  /** Bytes of vectors and payload that the peer holds, by its telemetry; `undefined` when it does not tell. */
+  async dataBytes(): Promise<number | undefined> {
+    const { collections } = await this.#result<Telemetry>('GET', '/telemetry?details_level=4');
+    const segments = collections.collections?.flatMap(({ shards }) => shards ?? []);
+    const sizes = segments?.flatMap(({ local }) => local?.segments ?? []).map(({ info }) => info);
+    return sizes?.reduce((sum, info) => sum + info.vectors_size_bytes + info.payloads_size_bytes, 0);
+  }
+
+  async #clusterOperation(
+    collection: string,
+    kind: 'move_shard' | 'abort_transfer',
+    { shard, from, to }: ShardTransfer,
+    ignored: readonly number[] = [],
+  ): Promise<boolean> {
+    // By hand, because peer ids may exceed what a JavaScript number holds.
+    const body = `{"${kind}":{"shard_id":${shard},"from_peer_id":${from},"to_peer_id":${to}}}`;
+    const path = this.#path(collection, '/cluster?timeout=30');
+    const { status, text } = await this.#send('POST', path, body, 60_000);
+    if (ignored.includes(status)) return false;
+    this.#check('POST', path, status, text);
+    return true;
   }
 
   async shardSnapshots(collection: string, shard: number): Promise<SnapshotDescription[]> {
@@ -274,7 +344,7 @@ export class QdrantClient {
   async #send(
     method: Method,
     path: string,
-    body: Json | undefined,
+    body: Json | string | undefined,
     timeout: number,
   ): Promise<{ status: number; text: string }> {
     const signals = [
@@ -289,7 +359,7 @@ export class QdrantClient {
           ...this.authHeaders(),
           ...(body !== undefined && { 'content-type': 'application/json' }),
         },
-        ...(body !== undefined && { body: JSON.stringify(body) }),
+        ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
         ...(signals.length > 0 && { signal: AbortSignal.any(signals) }),
       });
       return { status: answer.statusCode, text: await answer.body.text() };

@@ -1,5 +1,5 @@
 /** Values for Qdrant's Helm chart, by the official chart's keys (qdrant-helm 1.18 and 1.19). */
-import type { ClusterSpec } from './cluster.ts';
+import type { ClusterSpec, QdrantSettings } from './cluster.ts';
 import { POD_LABELS } from './kubernetes-objects.ts';
 import { API_KEY_SECRET, LABELS, MANAGED_BY, storageClassOf, type ClusterRef } from './naming.ts';
 
@@ -15,15 +15,25 @@ export function chartValues(ref: ClusterRef, spec: ClusterSpec): Record<string, 
   const storageClass = spec.provider === 'aws' ? { storageClassName: storageClassOf(ref) } : {};
   const { nodeSelector, tolerations } = spec.placement ?? {};
   return {
-    replicaCount: spec.nodes,
+    replicaCount: spec.suspended === true ? 0 : spec.nodes,
     image: { useUnprivilegedImage: true, ...(spec.version !== undefined && { tag: spec.version }) },
     env: [
       {
         name: 'QDRANT__SERVICE__API_KEY',
         valueFrom: { secretKeyRef: { name: API_KEY_SECRET.name, key: API_KEY_SECRET.key } },
       },
+      {
+        // The second key that is valid while the first one is rotated.
+        name: 'QDRANT__SERVICE__ALT_API_KEY',
+        valueFrom: { secretKeyRef: { name: API_KEY_SECRET.name, key: API_KEY_SECRET.alternate, optional: true } },
+      },
     ],
-    config: { cluster: { enabled: true } },
+    config: nested({ ...spec.config, 'cluster.enabled': true }),
+    // No pod is restarted by itself: we take them one by one, and wait for its replicas before the next.
+    updateStrategy: { type: 'OnDelete' },
+    ...(spec.keyRevision !== undefined && {
+      podAnnotations: { 'qdrant-fleet/key-revision': String(spec.keyRevision) },
+    }),
     persistence: { size: spec.storage, ...storageClass },
     // Off by default, and then snapshots go to an emptyDir on the node's own disk.
     snapshotPersistence: { enabled: true, size: spec.storage, ...storageClass },
@@ -73,3 +83,16 @@ export function chartValues(ref: ClusterRef, spec: ClusterSpec): Record<string, 
 const DEFAULT_REQUESTS = { cpu: '250m', memory: '512Mi' } as const;
 
 const PODS = { matchLabels: POD_LABELS } as const;
+
+/** `{"a.b": 1}` as `{a: {b: 1}}`. */
+function nested(settings: QdrantSettings): Record<string, unknown> {
+  const root: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(settings)) {
+    const path = name.split('.');
+    const last = path.pop() ?? '';
+    let at = root;
+    for (const key of path) at = (at[key] ??= {}) as Record<string, unknown>;
+    at[last] = value;
+  }
+  return root;
+}

@@ -4,7 +4,19 @@ import { resolveAws, type AwsRequest, type AwsSpec } from './aws.ts';
 export const PROVIDERS = ['kubernetes', 'aws', 'google', 'azure'] as const;
 export type ProviderName = (typeof PROVIDERS)[number];
 
-export const CLUSTER_PHASES = ['CREATING', 'FAILED_TO_CREATE', 'HEALTHY', 'NOT_READY', 'DELETING'] as const;
+export const CLUSTER_PHASES = [
+  'CREATING',
+  'FAILED_TO_CREATE',
+  'UPDATING',
+  'SCALING',
+  'UPGRADING',
+  'SUSPENDING',
+  'SUSPENDED',
+  'RESUMING',
+  'HEALTHY',
+  'NOT_READY',
+  'DELETING',
+] as const;
 export type ClusterPhase = (typeof CLUSTER_PHASES)[number];
 
 export const DISTANCES = ['Cosine', 'Dot', 'Euclid', 'Manhattan'] as const;
@@ -78,9 +90,13 @@ export interface ClusterRequest {
   readonly resources?: { readonly cpu?: string; readonly memory?: string };
   readonly placement?: Placement;
   readonly network?: NetworkAccess;
+  readonly config?: QdrantSettings;
   /** Collections to create. Omitted: every preset of the configuration. Empty: none. */
   readonly collections?: readonly CollectionRequest[];
 }
+
+/** Settings of Qdrant's configuration file by their dotted names, such as `storage.optimizers.max_segment_size_kb`. */
+export type QdrantSettings = Readonly<Record<string, string | number | boolean>>;
 
 /** A cluster's specification with every default filled in. */
 export interface ClusterSpec {
@@ -93,7 +109,12 @@ export interface ClusterSpec {
   readonly resources?: { readonly cpu?: string; readonly memory?: string };
   readonly placement?: Placement;
   readonly network?: NetworkAccess;
+  readonly config?: QdrantSettings;
   readonly collections: readonly CollectionSpec[];
+  /** No pods run; data, claims and the API key are kept. */
+  readonly suspended?: boolean;
+  /** Which state of the API key's Secret the pods were started with; counts up while the key is rotated. */
+  readonly keyRevision?: number;
 }
 
 /** Collection presets by name, from the configuration. */
@@ -146,6 +167,7 @@ export function resolveSpec(request: ClusterRequest, presets: CollectionPresets)
     ...(request.resources !== undefined && { resources: request.resources }),
     ...(request.placement !== undefined && { placement: request.placement }),
     ...(request.network !== undefined && { network: request.network }),
+    ...(request.config !== undefined && { config: request.config }),
     collections: requested.map((item, index) => resolveCollection(item, index, presets, nodes, replicationFactor)),
   };
 }

@@ -18,10 +18,20 @@ import { FleetError, type FieldError } from './errors.ts';
 import { isBackupId, MAX_CLUSTER_LENGTH, MAX_TENANT_LENGTH, nameProblem, type ClusterRef } from './naming.ts';
 import { RESTORE_VIA, type RestoreVia } from './restore-via.ts';
 import type { RetentionPolicy } from './retention.ts';
+import type { UpdateRequest } from './update-plan.ts';
 
 export interface ProvisionInput extends ClusterRef, ClusterRequest {
   /** Seconds to wait for all peers to join; default 900. */
   readonly readyTimeoutSeconds?: number;
+}
+
+export interface UpdateInput extends ClusterRef, UpdateRequest {
+  /** Tell what would be done, and do nothing. */
+  readonly dryRun?: boolean;
+  /** Seconds to wait for a pod, or for volumes to grow; default 900. */
+  readonly readyTimeoutSeconds?: number;
+  /** Seconds to wait for one shard to move; default 6 hours. */
+  readonly moveTimeoutSeconds?: number;
 }
 
 export type DeleteInput = ClusterRef;
@@ -80,6 +90,19 @@ export function parseProvisionInput(input: unknown): ProvisionInput {
     ...clusterRef(r),
     ...clusterRequest(r),
     ...r.integer('readyTimeoutSeconds', { min: 1, max: 86_400 }),
+  }));
+}
+
+export function parseUpdateInput(input: unknown): UpdateInput {
+  return readInput(input, (r) => ({
+    ...clusterRef(r),
+    ...r.oneOf('provider', PROVIDERS satisfies readonly ProviderName[]),
+    ...sizes(r),
+    ...r.settings('config', settingProblem),
+    ...r.boolean('allowDowntime'),
+    ...r.boolean('dryRun'),
+    ...r.integer('readyTimeoutSeconds', { min: 1, max: 86_400 }),
+    ...r.integer('moveTimeoutSeconds', { min: 1, max: 604_800 }),
   }));
 }
 
@@ -179,6 +202,17 @@ function clusterRequest(r: Reader): ClusterRequest {
   return {
     ...provider,
     ...aws,
+    ...sizes(r),
+    ...r.object('placement', placement),
+    ...r.object('network', networkAccess),
+    ...r.settings('config', settingProblem),
+    ...r.list('collections', collectionRequest),
+  };
+}
+
+/** What a cluster is given, and what may be changed later. */
+function sizes(r: Reader) {
+  return {
     ...r.integer('nodes', { min: 1, max: MAX_NODES }),
     ...r.text('version', (t) => (IMAGE_TAG.test(t) ? undefined : 'must be an image tag such as "v1.18.3"')),
     ...r.text('storage', (t) => (QUANTITY.test(t) ? undefined : 'must be a Kubernetes quantity such as "10Gi"')),
@@ -187,9 +221,6 @@ function clusterRequest(r: Reader): ClusterRequest {
       ...inner.text('cpu', (t) => (CPU.test(t) ? undefined : 'must be a CPU quantity such as "500m" or "2"')),
       ...inner.text('memory', (t) => (QUANTITY.test(t) ? undefined : 'must be a quantity such as "4Gi"')),
     })),
-    ...r.object('placement', placement),
-    ...r.object('network', networkAccess),
-    ...r.list('collections', collectionRequest),
   };
 }
 
@@ -225,6 +256,21 @@ export function cidrProblem(text: string): string | undefined {
   const most = v4 ? 32 : 128;
   if ((v4 || v6) && /^\d{1,3}$/.test(bits) && Number(bits) <= most && rest.length === 0) return undefined;
   return 'must be a network such as "10.20.0.0/16"';
+}
+
+/** Why a setting of Qdrant's configuration file is not for users to set, if it is not. */
+function settingProblem(name: string): string | undefined {
+  if (!/^[a-z_0-9]+(?:\.[a-z_0-9]+)+$/.test(name)) return 'must be a dotted name such as "storage.wal.wal_capacity_mb"';
+  if (/key|token|secret|password|jwt/.test(name))
+    return 'would put a secret into the chart; keys are rotated by RotateApiKey';
+  if (
+    /^cluster\.|^service\.(?:host|http_port|grpc_port|enable_tls)|^storage\.(?:storage|snapshots|temp)_path|^tls\./.test(
+      name,
+    )
+  ) {
+    return 'is set by qdrant-fleet and the chart';
+  }
+  return undefined;
 }
 
 function collectionRequest(r: Reader): CollectionRequest {
@@ -349,6 +395,23 @@ export class Reader {
     return this.#optional(field, (value) => {
       if (!Array.isArray(value)) return this.bad(field, `must be a list, is ${typeOf(value)}`);
       return value.map((item, index) => this.#nested(item, `${field}[${index}]`, read));
+    });
+  }
+
+  settings<K extends string>(field: K, check: Check): Optional<K, Record<string, string | number | boolean>> {
+    return this.#optional(field, (value) => {
+      if (typeof value !== 'object' || Array.isArray(value)) {
+        return this.bad(field, `must be an object of settings by dotted name, is ${typeOf(value)}`);
+      }
+      const settings: Record<string, string | number | boolean> = {};
+      for (const [name, setting] of Object.entries(value as Record<string, unknown>)) {
+        const problem = ['string', 'number', 'boolean'].includes(typeof setting)
+          ? check(name)
+          : `must be a text, a number, true or false, is ${typeOf(setting)}`;
+        if (problem !== undefined) this.bad(`${field}.${name}`, problem);
+        else settings[name] = setting as string | number | boolean;
+      }
+      return settings;
     });
   }
 

@@ -44,8 +44,8 @@ export function storageClassOf(ref: ClusterRef): string {
 /** The Helm release, StatefulSet and Service of a cluster, inside its own namespace. */
 export const RELEASE_NAME = 'qdrant';
 
-/** The Kubernetes Secret that holds a cluster's API key, and the key in it. */
-export const API_KEY_SECRET = { name: 'qdrant-api-key', key: 'api-key' } as const;
+/** The Kubernetes Secret that holds a cluster's API key, the key in it, and a second one while it is rotated. */
+export const API_KEY_SECRET = { name: 'qdrant-api-key', key: 'api-key', alternate: 'alt-api-key' } as const;
 
 /** Labels by which we know our own objects. */
 export const LABELS = {

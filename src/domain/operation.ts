@@ -3,6 +3,7 @@
 /** Public workflow types, by the operation kind that appears in ids, the catalogue and the API. */
 export const OPERATION_KINDS = {
   provision: 'ProvisionCluster',
+  update: 'UpdateCluster',
   delete: 'DeleteCluster',
   backup: 'BackupCluster',
   restore: 'RestoreCluster',

@@ -43,6 +43,8 @@ export class Parts {
       temporal: {
         isOpen: (workflowId) => Promise.resolve(!this.closed.has(workflowId)),
         deleteSchedules: () => Promise.resolve(0),
+        pauseSchedules: () => Promise.resolve(0),
+        unpauseSchedules: () => Promise.resolve(0),
       },
       ...rest,
     });

@@ -303,7 +303,13 @@ describe('cluster specification', () => {
     expect(values).toMatchObject({
       replicaCount: 3,
       image: { tag: 'v1.18.3' },
-      env: [{ name: 'QDRANT__SERVICE__API_KEY', valueFrom: { secretKeyRef: { name: 'qdrant-api-key' } } }],
+      env: [
+        { name: 'QDRANT__SERVICE__API_KEY', valueFrom: { secretKeyRef: { name: 'qdrant-api-key', key: 'api-key' } } },
+        {
+          name: 'QDRANT__SERVICE__ALT_API_KEY',
+          valueFrom: { secretKeyRef: { name: 'qdrant-api-key', key: 'alt-api-key', optional: true } },
+        },
+      ],
       snapshotPersistence: { enabled: true },
       resources: { requests: { cpu: '500m', memory: '1Gi' }, limits: { memory: '1Gi' } },
     });

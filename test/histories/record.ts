@@ -1,7 +1,8 @@
 /**
  * Records the histories that `test/workflows/replay.test.ts` replays, from runs on real parts:
  * `node test/histories/record.ts`. Run it when a workflow changed in a way that running ones may not meet, with the new
- * version in package.json; files of older versions stay for as long as such runs may be open.
+ * version in package.json; files of older versions stay for as long as such runs may be open. With names of types it saves
+ * only those: `node test/histories/record.ts UpdateCluster`.
  */
 import { spawn } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -17,6 +18,8 @@ const ROOT = resolve(import.meta.dirname, '../..');
 const TENANT = 'acme';
 const DOCS = { tenant: TENANT, cluster: 'docs' };
 const COLLECTIONS = [{ preset: 'documents', vectorSize: 4, shardNumber: 2, replicationFactor: 1 }];
+
+const only = process.argv.slice(2);
 
 const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { version: string };
 const dataDir = await mkdtemp(join(tmpdir(), 'qdrant-fleet-record-'));
@@ -53,6 +56,10 @@ async function record({ env }: Infrastructure): Promise<void> {
     const restore = { tenant: TENANT, source: 'docs', backup: result['backup'] };
     await run('RestoreCluster', 'new-cluster', { ...restore, cluster: 'again', nodes: 1 });
     await failed('RestoreCluster', 'refused', { ...restore, cluster: 'docs' });
+    await run('UpdateCluster', 'more-nodes', { ...DOCS, nodes: 3, storage: '11Gi' });
+    await run('UpdateCluster', 'upgrade', { ...DOCS, nodes: 2, version: 'v1.19.0', allowDowntime: true });
+    await run('UpdateCluster', 'dry-run', { ...DOCS, nodes: 3, dryRun: true });
+    await failed('UpdateCluster', 'refused', { ...DOCS, storage: '1Gi' });
     await run('RetentionSweep', 'done', { ...DOCS, policy: { keepLast: 1, undoHours: 0 } });
     await run('RetentionSweep', 'dry-run', { ...DOCS, policy: { keepLast: 1 }, dryRun: true });
     await failed('BackupCluster', 'no-such-collection', { ...DOCS, collections: ['nothing'] });
@@ -119,6 +126,7 @@ async function withWorker(env: Record<string, string>, work: () => Promise<void>
 
 /** Export a history as the CLI does, without what tells about this machine and replay does not need. */
 async function save(type: string, name: string, workflowId: string): Promise<void> {
+  if (only.length > 0 && !only.includes(type)) return;
   const { stdout } = await execa(stack.tools.temporal, ['workflow', 'show', '-w', workflowId, '--output', 'json'], {
     env: { TEMPORAL_ADDRESS: stack.env['TEMPORAL_ADDRESS'] ?? '' },
   });

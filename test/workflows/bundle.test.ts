@@ -37,6 +37,7 @@ test('exactly the public workflows and the child are exported, each under its ow
     'ProvisionCluster',
     'RestoreCluster',
     'RetentionSweep',
+    'UpdateCluster',
     'VerifyBackup',
   ]);
   // An alias would start a type by the function's name, which no worker knows.

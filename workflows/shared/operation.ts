@@ -72,6 +72,11 @@ export class Operation {
     this.#steps = this.#steps.toSpliced(at, 0, ...names.map((name) => ({ name, phase: 'pending' as const })));
   }
 
+  /** Add steps that became known on the way. */
+  expect(names: readonly string[]): void {
+    this.#steps = [...this.#steps, ...names.map((name): Step => ({ name, phase: 'pending' }))];
+  }
+
   skip(name: string, why: string): void {
     this.#set(name, { phase: 'skipped', message: why });
   }

@@ -7,7 +7,7 @@ from typing import Any, Callable
 from errors import ApiError
 from http_server import Request, Response, Router
 from node import Node
-from points import Points, read_shard
+from points import NOT_HERE, Points, read_shard
 from snapshots import Snapshots
 
 
@@ -64,7 +64,7 @@ class PeerApi:
     def read(self, body: Any) -> Any:
         shard = self.node.shards.get((body["uid"], body["shard_id"]))
         if shard is None:
-            raise ApiError(500, "this peer does not hold the shard")
+            raise ApiError(NOT_HERE, "this peer does not hold the shard")
         return read_shard(shard, body["request"])
 
 

@@ -16,8 +16,10 @@ from node import Node, parallel
 from peers import PeerUnreachable
 
 NOT_PRIMARY = 421
+NOT_HERE = 421
 WRITE_TIMEOUT = 60.0
 READ_TIMEOUT = 60.0
+MOVED_TIMEOUT = 10.0
 
 
 class Points:
@@ -163,23 +165,36 @@ class Points:
     # --- reads ----------------------------------------------------------------------------------------------------
 
     def read(self, name: str, shard_id: int, request: Json) -> Any:
-        """Reads from the local replica if it is Active, else from the first Active one that answers."""
+        """Reads from the local replica if it is Active, else from the first Active one that answers.
+
+        A shard that has just moved may be gone from where it was looked for: it is looked for again then.
+        """
         node = self.node
-        collection = metadata.collection_of(node.state, name)
-        active = metadata.active_peers(metadata.shard_of(collection, shard_id))
-        active.sort(key=lambda peer: peer != str(node.peer_id))
-        for peer in active:
-            if peer == str(node.peer_id):
-                shard = node.shards.get((collection["uid"], shard_id))
-                if shard is not None:
-                    return read_shard(shard, request)
-                continue
-            try:
-                return node.client.call(node.uri_of(peer), "/internal/read", {
-                    "uid": collection["uid"], "shard_id": shard_id, "request": request}, timeout=READ_TIMEOUT)
-            except PeerUnreachable:
-                continue
-        raise internal(f"The replica set for shard {shard_id} on peer {node.peer_id} has no active replica that answers")
+        deadline = time.monotonic() + MOVED_TIMEOUT
+        while True:
+            collection = metadata.collection_of(node.state, name)
+            active = metadata.active_peers(metadata.shard_of(collection, shard_id))
+            active.sort(key=lambda peer: peer != str(node.peer_id))
+            moved = False
+            for peer in active:
+                try:
+                    if peer != str(node.peer_id):
+                        return node.client.call(node.uri_of(peer), "/internal/read", {
+                            "uid": collection["uid"], "shard_id": shard_id, "request": request}, timeout=READ_TIMEOUT)
+                    shard = node.shards.get((collection["uid"], shard_id))
+                    if shard is not None:
+                        return read_shard(shard, request)
+                    moved = True
+                except (PeerUnreachable, KeyError):
+                    continue
+                except ApiError as error:
+                    if error.status not in (NOT_HERE, 503):
+                        raise
+                    moved = True
+            if not moved or time.monotonic() > deadline:
+                raise internal(
+                    f"The replica set for shard {shard_id} on peer {node.peer_id} has no active replica that answers")
+            time.sleep(0.02)
 
     def read_all(self, name: str, shard_ids: list[int], request: Json) -> list[Any]:
         return parallel([lambda shard=shard: self.read(name, shard, request) for shard in shard_ids])

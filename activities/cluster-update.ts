@@ -1,0 +1,274 @@
+/** Changing a running cluster: the plan, moving shards, taking peers out, restarting pods one by one. */
+import type { QdrantClient } from '../src/clients/qdrant.ts';
+import type { ClusterSpec } from '../src/domain/cluster.ts';
+import { FleetError } from '../src/domain/errors.ts';
+import { namespaceOf, RELEASE_NAME, type ClusterRef } from '../src/domain/naming.ts';
+import { planMoves, type ShardMove } from '../src/domain/rebalance.ts';
+import { compareVersions, parseVersion, sameVersion } from '../src/domain/releases.ts';
+import {
+  bytesOf,
+  ordinalOf,
+  planUpdate,
+  stayingPeers,
+  type UpdatePlan,
+  type UpdateRequest,
+} from '../src/domain/update-plan.ts';
+import { signal } from './context.ts';
+import type { ActivityDeps } from './deps.ts';
+import { observe, unrest } from './observe.ts';
+import { POD_SELECTOR, reachablePeers } from './peers.ts';
+
+export interface PlannedUpdate extends UpdatePlan {
+  /** As the catalogue has it, which is how the chart was applied last. */
+  readonly spec: ClusterSpec;
+  /** Version of the oldest peer. */
+  readonly oldest: string;
+}
+
+export function createClusterUpdateActivities(deps: ActivityDeps) {
+  const { catalog, config, clusters } = deps;
+  return {
+    /**
+     * Look at the cluster and work out what a change comes to. Nothing is changed.
+     *
+     * @throws FleetError `UpdateRefused`, `ClusterSuspended`, `ClusterNotFound`; `ClusterNotReady` while shards are on
+     *   their way or heal
+     */
+    async planClusterUpdate({ request, ...ref }: ClusterRef & { request: UpdateRequest }): Promise<PlannedUpdate> {
+      const row = await catalog.cluster(ref);
+      const name = `${ref.tenant}/${ref.cluster}`;
+      if (row === undefined) {
+        throw new FleetError('ClusterNotFound', `Tenant "${ref.tenant}" has no cluster "${ref.cluster}".`);
+      }
+      if (row.spec.suspended === true) {
+        throw new FleetError('ClusterSuspended', `${name} is suspended; resume it first.`);
+      }
+      const observed = await observe(deps, ref, signal());
+      const answering = new Set(observed.peers.map(({ id }) => id));
+      for (const { collection, shards, transfers, resharding } of observed.cluster.placements) {
+        if (transfers > 0 || resharding > 0) {
+          throw new FleetError('ClusterNotReady', `Shards of "${collection}" in ${name} are on their way.`);
+        }
+        for (const { shard, replicas } of shards) {
+          const healing = replicas.find(({ peer, state }) => state !== 'Active' && answering.has(peer));
+          if (healing !== undefined) {
+            throw new FleetError(
+              'ClusterNotReady',
+              `Shard ${shard} of "${collection}" in ${name} is ${healing.state} on peer ${healing.peer}.`,
+            );
+          }
+        }
+      }
+      const plan = planUpdate(row.spec, request, observed.cluster, config.FLEET_QDRANT_RELEASES);
+      const versions = observed.cluster.pods.flatMap(({ version }) => parseVersion(version ?? '') ?? []);
+      const [oldest] = versions.sort(compareVersions);
+      return {
+        ...plan,
+        spec: row.spec,
+        oldest: oldest === undefined ? '' : `${oldest.major}.${oldest.minor}.${oldest.patch}`,
+      };
+    },
+
+    /** The next shard moves that lead to an even placement on the first `nodes` pods; empty when there is one. */
+    async planShardMoves({
+      nodes,
+      limit,
+      ...ref
+    }: ClusterRef & { nodes: number; limit: number }): Promise<{ moves: ShardMove[]; remaining: number }> {
+      const { cluster } = await observe(deps, ref, signal());
+      const keep = stayingPeers(cluster.pods, nodes);
+      if (keep.length < nodes) {
+        throw new FleetError('ClusterNotReady', `${keep.length} of the ${nodes} peers that stay answer.`);
+      }
+      const moves = planMoves(cluster.placements, keep);
+      return { moves: moves.slice(0, limit), remaining: Math.max(moves.length - limit, 0) };
+    },
+
+    /**
+     * See to it that a replica has moved. Starts the transfer, or looks at the one that runs; to be repeated until it
+     * no longer says `ClusterNotReady`. A transfer that Qdrant gave up is started again.
+     */
+    async moveShard({ move, ...ref }: ClusterRef & { move: ShardMove }): Promise<void> {
+      const { collection, shard, from, to } = move;
+      const [{ client }] = await reachablePeers(deps, ref, signal());
+      const what = `Shard ${shard} of "${collection}"`;
+      const view = await client.collectionCluster(collection).catch((error: unknown) => {
+        // Dropped meanwhile, by whoever owns the data.
+        if (FleetError.is(error, 'QdrantRejected') && error.message.includes("doesn't exist")) return undefined;
+        throw error;
+      });
+      if (view === undefined) return;
+      if (view.moving.some((transfer) => transfer.shard === shard)) {
+        throw new FleetError('ClusterNotReady', `${what} is on its way.`);
+      }
+      const replicas = [...view.local.map((local) => ({ ...local, peerId: view.peerId })), ...view.remote].filter(
+        (replica) => replica.shard_id === shard,
+      );
+      const source = replicas.find(({ peerId }) => peerId === from);
+      const target = replicas.find(({ peerId }) => peerId === to);
+      if (source === undefined) {
+        if (target === undefined || target.state === 'Active') return;
+        throw new FleetError('ClusterNotReady', `${what} is ${target.state} on peer ${to}.`);
+      }
+      if (target !== undefined) {
+        throw new FleetError('ClusterNotReady', `${what} is ${target.state} on peer ${to}, and still on peer ${from}.`);
+      }
+      await client.moveShard(collection, { shard, from, to });
+      throw new FleetError('ClusterNotReady', `${what} begins to move from peer ${from} to peer ${to}.`);
+    },
+
+    /** Stop the transfers of these moves, so that nothing moves any more when nobody waits for it. */
+    async abortShardMoves({ moves, ...ref }: ClusterRef & { moves: readonly ShardMove[] }): Promise<void> {
+      const [{ client }] = await reachablePeers(deps, ref, signal());
+      for (const { collection, shard, from, to } of moves) {
+        await client.abortTransfer(collection, { shard, from, to });
+      }
+    },
+
+    /** Take the peers of the pods from ordinal `nodes` up out of consensus. They hold no shards any more. */
+    async removePeers({ nodes, ...ref }: ClusterRef & { nodes: number }): Promise<{ removed: number }> {
+      const { cluster, peers } = await observe(deps, ref, signal());
+      const [first] = peers;
+      if (ordinalOf(first.name) >= nodes) {
+        throw new FleetError('ClusterNotReady', 'None of the peers that stay answers.');
+      }
+      const leaving = peers.filter(({ name }) => ordinalOf(name) >= nodes).map(({ id }) => id);
+      const held = cluster.placements.find(({ shards }) =>
+        shards.some(({ replicas }) => replicas.some(({ peer }) => leaving.includes(peer))),
+      );
+      if (held !== undefined) {
+        throw new FleetError('TopologyUnstable', `Shards of "${held.collection}" came back to a peer that is leaving.`);
+      }
+      let removed = 0;
+      for (const id of leaving.toReversed()) if (await first.client.removePeer(id)) removed += 1;
+      return { removed };
+    },
+
+    /** @throws FleetError `ClusterNotReady` while pods from ordinal `nodes` up are there */
+    async awaitPodsGone({ nodes, ...ref }: ClusterRef & { nodes: number }): Promise<void> {
+      const { kubernetes } = await clusters.of(ref);
+      const pods = await kubernetes.pods(namespaceOf(ref), POD_SELECTOR);
+      const left = pods.filter(({ name }) => ordinalOf(name) >= nodes).map(({ name }) => name);
+      if (left.length > 0) throw new FleetError('ClusterNotReady', `${left.join(', ')} still there.`);
+    },
+
+    /** Remove the volume claims of pods from ordinal `nodes` up, with what is on them. */
+    async removeSurplusClaims({ nodes, ...ref }: ClusterRef & { nodes: number }): Promise<{ removed: number }> {
+      const { kubernetes } = await clusters.of(ref);
+      const namespace = namespaceOf(ref);
+      const names = (await kubernetes.volumeClaims(namespace)).filter((name) => ordinalOf(name) >= nodes);
+      for (const name of names) await kubernetes.deleteVolumeClaim(namespace, name);
+      return { removed: names.length };
+    },
+
+    /**
+     * The pod that has to be restarted next, once the cluster is whole: those that run an older template, the highest
+     * ordinal first. A pod that is out of date and not ready goes before all others.
+     *
+     * @param input `version`: what all peers have to report in the end
+     * @throws FleetError `ClusterNotReady` while the cluster is not whole; `QdrantRejected` when another version runs
+     *   than the image's tag says
+     */
+    async nextPodToRestart({ nodes, version, ...ref }: ClusterRef & { nodes: number; version?: string }): Promise<{
+      pod?: { name: string; uid: string };
+      left: number;
+    }> {
+      const { kubernetes } = await clusters.of(ref);
+      const namespace = namespaceOf(ref);
+      const set = await kubernetes.statefulSet(namespace, RELEASE_NAME);
+      if (set?.revision === undefined) throw new FleetError('ClusterNotReady', 'The StatefulSet is not up to date.');
+      const pods = await kubernetes.pods(namespace, POD_SELECTOR);
+      const gone = pods.find(({ terminating }) => terminating);
+      if (gone !== undefined) throw new FleetError('ClusterNotReady', `${gone.name} is stopping.`);
+      const outdated = pods
+        .filter(({ revision }) => revision !== set.revision)
+        .sort((a, b) => ordinalOf(b.name) - ordinalOf(a.name));
+      const next = outdated.find(({ ready }) => !ready) ?? outdated[0];
+      if (next === undefined || next.ready || nodes > 1) {
+        const observed = await observe(deps, ref, signal());
+        const problem = unrest(observed, nodes, next?.ready === false ? next.name : '');
+        if (problem !== undefined) throw new FleetError('ClusterNotReady', `${problem}.`);
+        await requireGreen(
+          observed.peers[0].client,
+          observed.cluster.placements.map(({ collection }) => collection),
+        );
+        const other = observed.cluster.pods.find((pod) => !sameVersion(pod.version, version));
+        if (next === undefined && version !== undefined && other !== undefined) {
+          throw new FleetError(
+            'QdrantRejected',
+            `${other.name} runs image ${version} and reports version ${other.version ?? 'none'}.`,
+          );
+        }
+      }
+      if (next === undefined) return { left: 0 };
+      return { pod: { name: next.name, uid: next.uid }, left: outdated.length };
+    },
+
+    /** Delete one incarnation of a pod; its StatefulSet makes it anew from the present template. */
+    async restartPod({ pod, ...ref }: ClusterRef & { pod: { name: string; uid: string } }): Promise<void> {
+      const { kubernetes } = await clusters.of(ref);
+      await kubernetes.deletePod(namespaceOf(ref), pod.name, pod.uid);
+    },
+
+    /** Ask for more on every claim that has less. */
+    async growVolumeClaims({ storage, ...ref }: ClusterRef & { storage: string }): Promise<{ grown: number }> {
+      const { kubernetes } = await clusters.of(ref);
+      const namespace = namespaceOf(ref);
+      const { claims } = (await observe(deps, ref, signal())).cluster;
+      const smaller = claims.filter(({ bytes }) => bytes < bytesOf(storage));
+      for (const { name } of smaller) await kubernetes.growClaim(namespace, name, storage);
+      return { grown: smaller.length };
+    },
+
+    /** @throws FleetError `ClusterNotReady` while a claim has less than it asks for */
+    async awaitVolumesGrown(ref: ClusterRef): Promise<void> {
+      const { kubernetes } = await clusters.of(ref);
+      for (const { name, requested, capacity, conditions } of await kubernetes.claims(namespaceOf(ref))) {
+        if (bytesOf(capacity) >= bytesOf(requested)) continue;
+        const why = conditions.length === 0 ? '' : ` (${conditions.join('; ')})`;
+        throw new FleetError('ClusterNotReady', `Claim ${name} has ${capacity} of ${requested}${why}.`);
+      }
+    },
+
+    /**
+     * Remove the StatefulSet and keep its pods, when its claim templates ask for something else: they cannot be
+     * changed. The chart makes it anew and it takes its pods back.
+     */
+    async releaseStatefulSet({ storage, ...ref }: ClusterRef & { storage: string }): Promise<void> {
+      const { kubernetes } = await clusters.of(ref);
+      const namespace = namespaceOf(ref);
+      const set = await kubernetes.statefulSet(namespace, RELEASE_NAME);
+      if (set?.storage.some((size) => size !== storage) === true) {
+        await kubernetes.orphanStatefulSet(namespace, RELEASE_NAME);
+      }
+    },
+
+    /** How the cluster is now, for the catalogue: whole, or what is missing and whether it still answers for all shards. */
+    async inspectCluster({
+      nodes,
+      ...ref
+    }: ClusterRef & { nodes: number }): Promise<{ degraded?: string; serving: boolean }> {
+      try {
+        const observed = await observe(deps, ref, signal());
+        const degraded = unrest(observed, nodes);
+        const serving = observed.cluster.placements.every(({ shards }) =>
+          shards.every(({ replicas }) => replicas.some(({ state }) => state === 'Active')),
+        );
+        return { ...(degraded !== undefined && { degraded }), serving };
+      } catch (error) {
+        if (!FleetError.is(error)) throw error;
+        return { degraded: error.message, serving: false };
+      }
+    },
+  };
+}
+
+/** Every collection is optimised as far as it is going to be. */
+async function requireGreen(client: QdrantClient, names: readonly string[]): Promise<void> {
+  for (const name of names) {
+    const { status } = await client.collection(name);
+    if (status !== 'green' && status !== 'grey') {
+      throw new FleetError('ClusterNotReady', `Collection "${name}" is ${status}.`);
+    }
+  }
+}

@@ -1,0 +1,61 @@
+/** What is the case with a cluster, beside its phase: four statements, each true or false, as Kubernetes words them. */
+import type { ClusterPhase } from './cluster.ts';
+
+export const CONDITION_TYPES = ['Ready', 'Progressing', 'Degraded', 'Failed'] as const;
+
+export interface Condition {
+  /**
+   * `Ready`: every shard can be reached. `Progressing`: a change is under way. `Degraded`: a peer or a replica is
+   * missing. `Failed`: the last change did not come to its end.
+   */
+  readonly type: (typeof CONDITION_TYPES)[number];
+  readonly status: 'True' | 'False';
+  /** One word for programs. */
+  readonly reason: string;
+  readonly message: string;
+  /** When the status last changed, ISO 8601 UTC. */
+  readonly lastTransitionTime: string;
+}
+
+export interface ClusterState {
+  readonly phase: ClusterPhase;
+  /** What is missing, when something is. */
+  readonly degraded?: string;
+  /** Whether every shard can be reached all the same. */
+  readonly serving?: boolean;
+  readonly failure?: { readonly code: string; readonly message: string };
+}
+
+const MOVING: readonly ClusterPhase[] = [
+  'CREATING',
+  'UPDATING',
+  'SCALING',
+  'UPGRADING',
+  'SUSPENDING',
+  'RESUMING',
+  'DELETING',
+];
+const SERVING: readonly ClusterPhase[] = ['HEALTHY', 'UPDATING', 'SCALING', 'UPGRADING'];
+
+/**
+ * @param before the conditions until now, which keep their time when they do not change
+ * @param now ISO 8601 UTC
+ */
+export function conditionsOf(state: ClusterState, before: readonly Condition[], now: string): Condition[] {
+  const { phase, degraded, failure } = state;
+  const ready = state.serving ?? SERVING.includes(phase);
+  const word = phase.toLowerCase().replaceAll(/(?:^|_)(.)/g, (_, letter: string) => letter.toUpperCase());
+  return [
+    condition('Ready', ready, ready ? 'Serving' : word, ready ? '' : (degraded ?? '')),
+    condition('Progressing', MOVING.includes(phase), word, ''),
+    condition('Degraded', degraded !== undefined, degraded === undefined ? 'Whole' : 'Incomplete', degraded ?? ''),
+    condition('Failed', failure !== undefined, failure?.code ?? 'NoFailure', failure?.message ?? ''),
+  ];
+
+  function condition(type: Condition['type'], holds: boolean, reason: string, message: string): Condition {
+    const status = holds ? 'True' : 'False';
+    const old = before.find((candidate) => candidate.type === type);
+    const lastTransitionTime = old?.status === status ? old.lastTransitionTime : now;
+    return { type, status, reason, message: message.slice(0, 1000), lastTransitionTime };
+  }
+}

@@ -1,0 +1,320 @@
+/**
+ * What an update of a cluster comes to: the steps, in order, or why not. Pure. It compares what is asked for with what is
+ * observed, so that the same update, repeated after a failure, goes on where it stopped.
+ */
+import type { ClusterSpec, ProviderName, QdrantSettings } from './cluster.ts';
+import { FleetError, type FieldError } from './errors.ts';
+import { planMoves } from './rebalance.ts';
+import { compareVersions, parseVersion, sameVersion, upgradePath } from './releases.ts';
+import type { CollectionPlacement } from './topology.ts';
+
+/** What may be changed of a running cluster, and what somebody may try to change. */
+export interface UpdateRequest {
+  readonly nodes?: number;
+  /** Qdrant image tag such as `v1.19.0`. */
+  readonly version?: string;
+  /** Data volume of each node; it can only grow. */
+  readonly storage?: string;
+  /** Replaces what was there. */
+  readonly resources?: { readonly cpu?: string; readonly memory?: string };
+  /** Replaces what was there. */
+  readonly config?: QdrantSettings;
+  /** Restart pods although collections without a second replica cannot be reached meanwhile. */
+  readonly allowDowntime?: boolean;
+  readonly provider?: ProviderName;
+  readonly replicationFactor?: number;
+}
+
+export interface ObservedPod {
+  /** Such as `qdrant-2`; the number is its ordinal. */
+  readonly name: string;
+  readonly ready: boolean;
+  /** Made from the StatefulSet's present template. */
+  readonly current: boolean;
+  /** Peer id and version, when it answers. */
+  readonly peer?: string;
+  readonly version?: string;
+}
+
+export interface ObservedClaim {
+  readonly name: string;
+  /** Bytes that it asks for. */
+  readonly bytes: number;
+  /** The StorageClass of the claim, and whether it lets claims grow. */
+  readonly className: string;
+  readonly expandable: boolean;
+}
+
+/** A cluster as it is. */
+export interface ObservedCluster {
+  /** Pods that the StatefulSet wants; absent when there is none. */
+  readonly replicas?: number;
+  readonly pods: readonly ObservedPod[];
+  /** Ids of all peers in consensus. */
+  readonly peers: readonly string[];
+  readonly placements: readonly CollectionPlacement[];
+  readonly claims: readonly ObservedClaim[];
+  /** Bytes of vectors and payload by peer, as far as the peers tell. */
+  readonly dataBytes?: Readonly<Record<string, number>>;
+}
+
+export type UpdateStep =
+  | { readonly kind: 'backup' }
+  | { readonly kind: 'grow-volumes'; readonly storage: string; readonly claims: number }
+  | { readonly kind: 'configure'; readonly restarts: number }
+  | { readonly kind: 'upgrade'; readonly version: string; readonly restarts: number }
+  | { readonly kind: 'add-nodes'; readonly nodes: number; readonly added: number }
+  | { readonly kind: 'move-shards'; readonly moves: number; readonly nodes: number }
+  | { readonly kind: 'remove-nodes'; readonly nodes: number; readonly removed: number };
+
+export interface UpdatePlan {
+  readonly steps: readonly UpdateStep[];
+  /** Collections that cannot be reached in part while pods restart. */
+  readonly downtime: readonly string[];
+}
+
+/** Part of a volume that must stay free for what Qdrant writes while it optimises and takes snapshots. */
+const USABLE = 0.8;
+
+/**
+ * @param spec what the catalogue says, which is what the chart was applied with last
+ * @param releases image tags that an upgrade may pass through
+ * @throws FleetError `UpdateRefused` listing every reason by its field, `TopologyUnstable`
+ */
+export function planUpdate(
+  spec: ClusterSpec,
+  request: UpdateRequest,
+  observed: ObservedCluster,
+  releases: readonly string[],
+): UpdatePlan {
+  const refusals: FieldError[] = [];
+  const refuse = (field: string, detail: string) => void refusals.push({ field, detail });
+  refuseImmutable(spec, request, refuse);
+
+  const volumes = planVolumes(spec, request, observed, refuse);
+  const upgrades = planUpgrade(spec, request, observed, releases, refuse);
+  const configure = planConfigure(spec, request, observed, upgrades.length > 0);
+  const restarting = upgrades.length > 0 || configure.length > 0;
+  const downtime = restarting ? singleReplicas(observed) : [];
+  if (downtime.length > 0 && request.allowDowntime !== true) {
+    const names = downtime.slice(0, 5).map((name) => `"${name}"`);
+    refuse(
+      'allowDowntime',
+      `${names.join(', ')}${downtime.length > 5 ? ` and ${downtime.length - 5} more` : ''} ` +
+        'keep one replica of a shard, which cannot be reached while its pod restarts. Send allowDowntime: true, or raise the replication factor first',
+    );
+  }
+  const scaling = planScaling(spec, request, observed, refuse);
+  if (refusals.length > 0) {
+    const text = refusals.map(({ field, detail }) => `${field}: ${detail}`).join('; ');
+    throw new FleetError('UpdateRefused', `${text}.`, { fields: refusals });
+  }
+  // Peers of different versions: an upgrade was interrupted, which began with a backup; another would be refused now.
+  const versions = new Set(observed.pods.flatMap(({ version }) => version ?? []));
+  const backup: UpdateStep[] = upgrades.length > 0 && versions.size <= 1 ? [{ kind: 'backup' }] : [];
+  return { steps: [...backup, ...volumes, ...configure, ...upgrades, ...scaling], downtime };
+}
+
+type Refuse = (field: string, detail: string) => void;
+
+function refuseImmutable(spec: ClusterSpec, request: UpdateRequest, refuse: Refuse): void {
+  if (request.provider !== undefined && request.provider !== spec.provider) {
+    refuse('provider', `is "${spec.provider}" for good; back the cluster up and restore it into a new one elsewhere`);
+  }
+  if (request.replicationFactor !== undefined && request.replicationFactor !== spec.replicationFactor) {
+    refuse(
+      'replicationFactor',
+      "belongs to each collection once it is made; change it with Qdrant's PATCH /collections/{name} and replicate_shard",
+    );
+  }
+}
+
+function planVolumes(
+  spec: ClusterSpec,
+  { storage }: UpdateRequest,
+  { claims, replicas }: ObservedCluster,
+  refuse: Refuse,
+): UpdateStep[] {
+  if (storage === undefined) return [];
+  const wanted = bytesOf(storage);
+  if (wanted < bytesOf(spec.storage)) {
+    refuse('storage', `is ${spec.storage} and a volume cannot shrink; restore a backup into a new cluster with less`);
+    return [];
+  }
+  const smaller = claims.filter(({ bytes }) => bytes < wanted);
+  const fixed = smaller.find(({ expandable }) => !expandable);
+  if (fixed !== undefined) {
+    refuse(
+      'storage',
+      `StorageClass "${fixed.className}" of claim ${fixed.name} does not let claims grow; set its allowVolumeExpansion, or restore a backup into a new cluster`,
+    );
+  }
+  // A StatefulSet that is missing is made again by the same step that has to remove it.
+  const told = smaller.length > 0 || wanted > bytesOf(spec.storage) || replicas === undefined;
+  return told ? [{ kind: 'grow-volumes', storage, claims: smaller.length }] : [];
+}
+
+function planUpgrade(
+  spec: ClusterSpec,
+  { version }: UpdateRequest,
+  { pods }: ObservedCluster,
+  releases: readonly string[],
+  refuse: Refuse,
+): UpdateStep[] {
+  if (version === undefined) return [];
+  const reported = pods.flatMap((pod) => (pod.version === undefined ? [] : [pod.version])).sort(byVersion);
+  const [oldest, newest] = [reported[0] ?? spec.version, reported.at(-1) ?? spec.version];
+  if (oldest === undefined || newest === undefined) {
+    refuse('version', 'no peer says which version it runs; wait until one answers');
+    return [];
+  }
+  const path = upgradePath(oldest, newest, version, releases);
+  if ('problem' in path) {
+    refuse('version', path.problem);
+    return [];
+  }
+  if (path.tags.length === 0 && spec.version !== undefined && !sameVersion(spec.version, version)) {
+    // The peers run it, but the chart was told something else.
+    return [{ kind: 'upgrade', version, restarts: 0 }];
+  }
+  return path.tags.map((tag): UpdateStep => ({
+    kind: 'upgrade',
+    version: tag,
+    restarts: pods.filter((pod) => !sameVersion(pod.version, tag)).length,
+  }));
+}
+
+function byVersion(a: string, b: string): number {
+  const [left, right] = [parseVersion(a), parseVersion(b)];
+  return left === undefined || right === undefined ? a.localeCompare(b) : compareVersions(left, right);
+}
+
+function planConfigure(
+  spec: ClusterSpec,
+  { resources, config, version }: UpdateRequest,
+  { pods }: ObservedCluster,
+  upgrading: boolean,
+): UpdateStep[] {
+  const changed =
+    (resources !== undefined && !sameJson(resources, spec.resources ?? {})) ||
+    (config !== undefined && !sameJson(config, spec.config ?? {}));
+  if (changed) return [{ kind: 'configure', restarts: pods.length }];
+  // A change of the pods that was interrupted; an upgrade brings it to its end as well.
+  const outdated = pods.filter(({ current }) => !current).length;
+  const asked = resources !== undefined || config !== undefined || version !== undefined;
+  return asked && outdated > 0 && !upgrading ? [{ kind: 'configure', restarts: outdated }] : [];
+}
+
+function planScaling(
+  spec: ClusterSpec,
+  { nodes }: UpdateRequest,
+  observed: ObservedCluster,
+  refuse: Refuse,
+): UpdateStep[] {
+  if (nodes === undefined) return [];
+  const { placements, pods, peers, replicas = spec.nodes } = observed;
+  const widest = placements.flatMap(({ collection, shards }) =>
+    shards.map(({ replicas: of }) => ({ collection, count: of.length })),
+  );
+  const tooWide = widest.filter(({ count }) => count > nodes);
+  if (tooWide.length > 0) {
+    const names = [...new Set(tooWide.map(({ collection }) => `"${collection}"`))].slice(0, 5).join(', ');
+    refuse(
+      'nodes',
+      `${names} keep ${Math.max(...tooWide.map(({ count }) => count))} replicas of a shard, which need as many nodes. Lower their replication factor and drop replicas first`,
+    );
+    return [];
+  }
+  if (nodes > replicas || peers.length < nodes) {
+    const added = Math.max(nodes - replicas, 0);
+    return [
+      { kind: 'add-nodes', nodes, added },
+      { kind: 'move-shards', nodes, moves: countMoves(placements, [...peers, ...newPeers(nodes - peers.length)]) },
+    ];
+  }
+  const staying = stayingPeers(pods, nodes);
+  const missing = peers.filter((peer) => !pods.some((pod) => pod.peer === peer));
+  if (missing.length > 0 && nodes < replicas) {
+    refuse(
+      'nodes',
+      `peer ${missing.join(', ')} is in consensus but no pod answers as it; bring its pod back, or remove it with DELETE /cluster/peer/{id}`,
+    );
+    return [];
+  }
+  const moves = countMoves(placements, staying);
+  const move: UpdateStep[] = moves > 0 ? [{ kind: 'move-shards', nodes, moves }] : [];
+  if (nodes === replicas && peers.length === nodes) return move;
+  const problem = diskProblem(observed, spec, nodes);
+  if (problem !== undefined) {
+    refuse('nodes', problem);
+    return [];
+  }
+  return [...move, { kind: 'remove-nodes', nodes, removed: Math.max(replicas - nodes, peers.length - nodes) }];
+}
+
+/** Peers of the pods whose ordinal stays below `nodes`. */
+export function stayingPeers(pods: readonly ObservedPod[], nodes: number): string[] {
+  return pods.flatMap(({ name, peer }) => (peer !== undefined && ordinalOf(name) < nodes ? [peer] : []));
+}
+
+/** The number at the end of a StatefulSet's pod or claim. */
+export function ordinalOf(name: string): number {
+  return Number(/-(\d+)$/.exec(name)?.[1] ?? Number.NaN);
+}
+
+function countMoves(placements: readonly CollectionPlacement[], keep: readonly string[]): number {
+  return planMoves(placements, keep).length;
+}
+
+function newPeers(count: number): string[] {
+  return Array.from({ length: Math.max(count, 0) }, (_, index) => `new-${index}`);
+}
+
+/** Whether what the leaving peers hold fits on those that stay, if all peers have told how much they hold. */
+function diskProblem({ dataBytes, peers }: ObservedCluster, spec: ClusterSpec, nodes: number): string | undefined {
+  if (dataBytes === undefined || peers.some((peer) => dataBytes[peer] === undefined)) return undefined;
+  const each = Object.values(dataBytes).reduce((sum, bytes) => sum + bytes, 0) / nodes;
+  const usable = bytesOf(spec.storage) * USABLE;
+  if (each <= usable) return undefined;
+  return (
+    `the data would come to ${gibibytes(each)} on each of ${nodes} nodes, and of ${spec.storage} at most ${gibibytes(usable)} may be used. ` +
+    'Grow the volumes first ("storage"), or keep more nodes'
+  );
+}
+
+function gibibytes(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+}
+
+/** Collections with a shard that has one replica only. */
+function singleReplicas({ placements }: ObservedCluster): string[] {
+  return placements
+    .filter(({ shards }) => shards.some(({ replicas }) => replicas.length < 2))
+    .map(({ collection }) => collection);
+}
+
+const UNITS: Readonly<Record<string, number>> = {
+  '': 1,
+  K: 1e3,
+  M: 1e6,
+  G: 1e9,
+  T: 1e12,
+  Ki: 2 ** 10,
+  Mi: 2 ** 20,
+  Gi: 2 ** 30,
+  Ti: 2 ** 40,
+};
+
+/** Bytes of a Kubernetes quantity such as `10Gi`; not a number when it is none. */
+export function bytesOf(quantity: string): number {
+  const match = /^(\d+(?:\.\d+)?)([A-Za-z]{0,2})$/.exec(quantity);
+  return Number(match?.[1]) * (UNITS[match?.[2] ?? ''] ?? Number.NaN);
+}
+
+function sameJson(a: object, b: object): boolean {
+  return sorted(a) === sorted(b);
+}
+
+function sorted(value: object): string {
+  return JSON.stringify(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
+}

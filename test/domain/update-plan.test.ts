@@ -1,0 +1,235 @@
+/** What an update comes to, and what is refused, without any cluster. */
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { conditionsOf } from '../../src/domain/conditions.ts';
+import { resolveSpec } from '../../src/domain/cluster.ts';
+import { FleetError } from '../../src/domain/errors.ts';
+import { upgradePath } from '../../src/domain/releases.ts';
+import { planUpdate, type ObservedCluster, type UpdateRequest } from '../../src/domain/update-plan.ts';
+
+const RELEASES = ['v1.16.3', 'v1.17.1', 'v1.18.0', 'v1.18.3', 'v1.19.0'];
+const SPEC = resolveSpec({ nodes: 3, version: 'v1.17.1', storage: '10Gi', collections: [] }, {});
+
+interface Shape {
+  readonly nodes?: number;
+  readonly versions?: readonly string[];
+  readonly replicas?: readonly (readonly number[])[];
+  readonly expandable?: boolean;
+  readonly current?: boolean;
+  readonly dataBytes?: number;
+}
+
+/** A cluster of `nodes` pods with one collection whose shards are on the pods that `replicas` tells. */
+function cluster({
+  nodes = 3,
+  versions,
+  replicas = [
+    [0, 1],
+    [1, 2],
+    [2, 0],
+  ],
+  ...rest
+}: Shape = {}): ObservedCluster {
+  const pods = Array.from({ length: nodes }, (_, at) => ({
+    name: `qdrant-${at}`,
+    ready: true,
+    current: rest.current ?? true,
+    peer: `p${at}`,
+    version: versions?.[at] ?? '1.17.1',
+  }));
+  return {
+    replicas: nodes,
+    pods,
+    peers: pods.map(({ peer }) => peer),
+    placements: [
+      {
+        collection: 'docs',
+        transfers: 0,
+        resharding: 0,
+        shards: replicas.map((holders, shard) => ({
+          shard,
+          replicas: holders.map((at) => ({ peer: `p${at}`, state: 'Active' })),
+        })),
+      },
+    ],
+    claims: pods.map(({ name }) => ({
+      name: `qdrant-storage-${name}`,
+      bytes: 10 * 2 ** 30,
+      className: 'standard',
+      expandable: rest.expandable ?? true,
+    })),
+    ...(rest.dataBytes !== undefined && {
+      dataBytes: Object.fromEntries(pods.map(({ peer }) => [peer, rest.dataBytes ?? 0])),
+    }),
+  };
+}
+
+function steps(request: UpdateRequest, shape?: Shape) {
+  return planUpdate(SPEC, request, cluster(shape), RELEASES).steps;
+}
+
+function refusal(request: UpdateRequest, shape?: Shape): Record<string, string> {
+  try {
+    planUpdate(SPEC, request, cluster(shape), RELEASES);
+  } catch (error) {
+    if (FleetError.is(error, 'UpdateRefused')) {
+      return Object.fromEntries(error.fields.map(({ field, detail }) => [field, detail]));
+    }
+    throw error;
+  }
+  return {};
+}
+
+describe('update plan', () => {
+  test('nothing asked, or nothing different, is nothing to do', () => {
+    expect(steps({})).toEqual([]);
+    expect(
+      steps({ nodes: 3, version: 'v1.17.1', storage: '10Gi', replicationFactor: 2, provider: 'kubernetes' }),
+    ).toEqual([]);
+  });
+
+  test('more nodes, then fewer', () => {
+    expect(steps({ nodes: 5 })).toEqual([
+      { kind: 'add-nodes', nodes: 5, added: 2 },
+      { kind: 'move-shards', nodes: 5, moves: 2 },
+    ]);
+    expect(steps({ nodes: 2 })).toEqual([
+      { kind: 'move-shards', nodes: 2, moves: 2 },
+      { kind: 'remove-nodes', nodes: 2, removed: 1 },
+    ]);
+  });
+
+  test('an update goes on where it stopped', () => {
+    // The chart was applied, a pod is not there yet.
+    expect(steps({ nodes: 3 }, { nodes: 2, replicas: [[0, 1]] })[0]).toMatchObject({ kind: 'add-nodes', added: 1 });
+    // All peers are there, shards are not even.
+    expect(
+      steps(
+        { nodes: 3 },
+        {
+          replicas: [
+            [0, 1],
+            [0, 1],
+            [0, 1],
+          ],
+        },
+      ),
+    ).toEqual([{ kind: 'move-shards', nodes: 3, moves: 2 }]);
+    // The first of two minors is done on one of three pods; the backup was made before.
+    expect(steps({ version: 'v1.19.0' }, { versions: ['1.17.1', '1.17.1', '1.18.3'] }).map(({ kind }) => kind)).toEqual(
+      ['upgrade', 'upgrade'],
+    );
+    // A restart was interrupted.
+    expect(steps({ config: {} }, { current: false })).toEqual([{ kind: 'configure', restarts: 3 }]);
+  });
+
+  test('an upgrade takes the latest patch of each minor, after a backup', () => {
+    expect(steps({ version: 'v1.19.0' })).toEqual([
+      { kind: 'backup' },
+      { kind: 'upgrade', version: 'v1.18.3', restarts: 3 },
+      { kind: 'upgrade', version: 'v1.19.0', restarts: 3 },
+    ]);
+  });
+
+  test('volumes grow before pods restart, and pods restart before nodes come', () => {
+    const kinds = steps({ nodes: 4, storage: '20Gi', resources: { memory: '4Gi' }, version: 'v1.18.3' });
+    expect(kinds.map(({ kind }) => kind)).toEqual([
+      'backup',
+      'grow-volumes',
+      'configure',
+      'upgrade',
+      'add-nodes',
+      'move-shards',
+    ]);
+  });
+
+  test('what cannot be is refused with the remedy, all at once', () => {
+    expect(refusal({ provider: 'aws', replicationFactor: 3, storage: '5Gi', version: 'v1.16.3', nodes: 1 })).toEqual({
+      provider: expect.stringContaining('restore it into a new one'),
+      replicationFactor: expect.stringContaining('PATCH'),
+      storage: expect.stringContaining('cannot shrink'),
+      version: expect.stringContaining('no downgrade'),
+      nodes: expect.stringContaining('2 replicas'),
+    });
+    expect(refusal({ storage: '20Gi' }, { expandable: false })['storage']).toContain('allowVolumeExpansion');
+    expect(refusal({ version: 'latest' })['version']).toContain('no version');
+    expect(refusal({ nodes: 2 }, { dataBytes: 6 * 2 ** 30 })['nodes']).toContain('9.0 GiB on each of 2 nodes');
+    expect(refusal({ nodes: 2 }, { dataBytes: 2 ** 30 })).toEqual({});
+  });
+
+  test('collections with one replica make a restart a downtime, which has to be allowed', () => {
+    const single = { replicas: [[0], [1], [2]] };
+    expect(refusal({ version: 'v1.18.3' }, single)['allowDowntime']).toContain('"docs"');
+    expect(planUpdate(SPEC, { version: 'v1.18.3', allowDowntime: true }, cluster(single), RELEASES).downtime).toEqual([
+      'docs',
+    ]);
+    // Nothing restarts when nodes come or go.
+    expect(refusal({ nodes: 4 }, single)).toEqual({});
+  });
+
+  test('never plans fewer nodes than a shard has replicas, whatever is asked', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 6 }),
+        fc.integer({ min: 1, max: 6 }),
+        fc.integer({ min: 1, max: 4 }),
+        (nodes, wanted, factor) => {
+          const holders = Array.from({ length: Math.min(factor, nodes) }, (_, at) => at);
+          const shape = { nodes, replicas: [holders] };
+          if (wanted < holders.length) expect(refusal({ nodes: wanted }, shape)['nodes']).toBeDefined();
+          else {
+            const [removal] = steps({ nodes: wanted }, shape).filter(({ kind }) => kind === 'remove-nodes');
+            expect(removal === undefined).toBe(wanted >= nodes);
+          }
+        },
+      ),
+    );
+  });
+});
+
+describe('upgrade path', () => {
+  const version = fc.record({ minor: fc.integer({ min: 10, max: 22 }), patch: fc.integer({ min: 0, max: 9 }) });
+  const text = ({ minor, patch }: { minor: number; patch: number }) => `v1.${minor}.${patch}`;
+
+  test('never skips a minor, never goes back, ends where it should', () => {
+    fc.assert(
+      fc.property(version, version, fc.array(version, { maxLength: 30 }), (from, to, known) => {
+        const path = upgradePath(text(from), text(from), text(to), known.map(text));
+        if ('problem' in path) return;
+        let at = from;
+        for (const tag of path.tags) {
+          const [, minor = 0, patch = 0] = tag.slice(1).split('.').map(Number);
+          expect(minor - at.minor).toBeLessThanOrEqual(1);
+          expect(minor > at.minor || patch > at.patch).toBe(true);
+          at = { minor, patch };
+        }
+        expect(at).toEqual(to);
+      }),
+    );
+  });
+
+  test('a minor without a release in between is named', () => {
+    expect(upgradePath('1.15.0', '1.15.0', 'v1.17.1', ['v1.17.1'])).toEqual({
+      problem: expect.stringContaining('1.16'),
+    });
+  });
+});
+
+test('conditions keep their time until their status changes', () => {
+  const first = conditionsOf({ phase: 'HEALTHY' }, [], 't1');
+  expect(first.map(({ type, status }) => [type, status])).toEqual([
+    ['Ready', 'True'],
+    ['Progressing', 'False'],
+    ['Degraded', 'False'],
+    ['Failed', 'False'],
+  ]);
+  const failure = { code: 'QdrantRejected', message: 'No.' };
+  const second = conditionsOf({ phase: 'NOT_READY', degraded: 'one peer', serving: true, failure }, first, 't2');
+  expect(second.map(({ status, lastTransitionTime }) => [status, lastTransitionTime])).toEqual([
+    ['True', 't1'],
+    ['False', 't1'],
+    ['True', 't2'],
+    ['True', 't2'],
+  ]);
+  expect(second[3]).toMatchObject({ reason: 'QdrantRejected', message: 'No.' });
+});

@@ -1,0 +1,188 @@
+/** UpdateCluster over activities that a test holds: order, what is recorded, and what is left behind when it ends early. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { UpdateStep } from '../../src/domain/update-plan.ts';
+import { fails, gate, gaveUp, REF, SPEC, untilCancelled, Workflows, type Fakes } from './support.ts';
+
+let workflows: Workflows;
+beforeAll(async () => {
+  workflows = await Workflows.open();
+});
+afterAll(() => workflows.close());
+
+const INPUT = { ...REF, nodes: 3 };
+const MOVE = { collection: 'documents', shard: 1, from: '1', to: '3' };
+
+function planned(...steps: UpdateStep[]): Fakes {
+  return { planClusterUpdate: () => ({ spec: SPEC, steps, downtime: [], oldest: '1.18.3' }) };
+}
+
+/** Moves that are there once, and none after that. */
+function moving(): Fakes {
+  let left = 1;
+  return { planShardMoves: () => ({ moves: left-- > 0 ? [MOVE] : [], remaining: 0 }) };
+}
+
+const GROW: UpdateStep[] = [
+  { kind: 'add-nodes', nodes: 3, added: 1 },
+  { kind: 'move-shards', nodes: 3, moves: 1 },
+];
+
+describe('UpdateCluster', () => {
+  test('adds nodes first and moves shards then; the catalogue follows the chart', async () => {
+    const run = await workflows.run('UpdateCluster', INPUT, { ...planned(...GROW), ...moving() });
+    expect(run.ended).toMatchObject({ status: 'COMPLETED' });
+    expect(run.names).toEqual([
+      'planClusterUpdate',
+      'setClusterPhase',
+      'installRelease',
+      'recordSpec',
+      'awaitPeers',
+      'planShardMoves',
+      'moveShard',
+      'planShardMoves',
+      'inspectCluster',
+      'setClusterPhase',
+    ]);
+    expect(run.of('installRelease')[0]?.input.spec.nodes).toBe(3);
+    expect(run.of('recordSpec')[0]?.input.spec).toEqual(run.of('installRelease')[0]?.input.spec);
+    expect(run.of('setClusterPhase').map(({ input }) => input.phase)).toEqual(['SCALING', 'HEALTHY']);
+    expect(run.of('takeLease')[0]?.input.mode).toBe('exclusive');
+  });
+
+  test('removes nodes in the order that loses nothing', async () => {
+    const run = await workflows.run(
+      'UpdateCluster',
+      { ...REF, nodes: 1 },
+      {
+        ...planned({ kind: 'move-shards', nodes: 1, moves: 1 }, { kind: 'remove-nodes', nodes: 1, removed: 1 }),
+        ...moving(),
+      },
+    );
+    expect(run.ended.status).toBe('COMPLETED');
+    const order = ['moveShard', 'removePeers', 'installRelease', 'awaitPodsGone', 'removeSurplusClaims'];
+    expect(run.names.filter((name) => order.includes(name))).toEqual(order);
+  });
+
+  test('an upgrade backs up under its own lease first, and restarts pods one by one', async () => {
+    let pods = 2;
+    const run = await workflows.run(
+      'UpdateCluster',
+      { ...REF, version: 'v1.19.0' },
+      {
+        ...planned({ kind: 'backup' }, { kind: 'upgrade', version: 'v1.19.0', restarts: 2 }),
+        nextPodToRestart: () => {
+          const left = pods--;
+          return left > 0 ? { pod: { name: `qdrant-${left - 1}`, uid: 'u' }, left } : { left: 0 };
+        },
+      },
+    );
+    expect(run.ended.status).toBe('COMPLETED');
+    const backup = run.of('takeLease').find(({ workflowId }) => workflowId.endsWith('/backup'));
+    expect(backup?.input).toMatchObject({ mode: 'shared', parent: run.handle.workflowId });
+    const order = ['commitBackup', 'installRelease', 'nextPodToRestart', 'restartPod'];
+    expect(run.names.filter((name) => order.includes(name))).toEqual([
+      'commitBackup',
+      'installRelease',
+      'nextPodToRestart',
+      'restartPod',
+      'nextPodToRestart',
+      'restartPod',
+      'nextPodToRestart',
+    ]);
+    expect(run.of('restartPod').map(({ input }) => input.pod.name)).toEqual(['qdrant-1', 'qdrant-0']);
+  });
+
+  test('a backup that fails stops the upgrade before anything is changed', async () => {
+    const run = await workflows.run(
+      'UpdateCluster',
+      { ...REF, version: 'v1.19.0' },
+      {
+        ...planned({ kind: 'backup' }, { kind: 'upgrade', version: 'v1.19.0', restarts: 2 }),
+        commitBackup: gaveUp('StoreDenied'),
+      },
+    );
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'StoreDenied' });
+    expect(run.names).not.toContain('installRelease');
+  });
+
+  test('a refusal changes nothing, not even the phase', async () => {
+    const run = await workflows.run('UpdateCluster', INPUT, { planClusterUpdate: fails('UpdateRefused') });
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'UpdateRefused' });
+    expect(run.names).toEqual(['planClusterUpdate']);
+  });
+
+  test('nothing to do is no change', async () => {
+    const run = await workflows.run('UpdateCluster', INPUT);
+    expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { steps: [] } });
+    expect(run.names).toEqual(['planClusterUpdate']);
+  });
+
+  test('a dry run takes no lease and prints the plan', async () => {
+    const run = await workflows.run('UpdateCluster', { ...INPUT, dryRun: true }, planned(...GROW));
+    expect(run.ended.result).toEqual({ steps: ['Add 1 nodes, 3 in all', 'Move 1 shards over 3 nodes'], downtime: [] });
+    expect(run.of('takeLease')).toEqual([]);
+    expect(run.names).toEqual(['planClusterUpdate']);
+  });
+
+  test('a failure leaves what was reached, says so, and stops what is on its way', async () => {
+    const run = await workflows.run('UpdateCluster', INPUT, {
+      ...planned(...GROW),
+      ...moving(),
+      moveShard: fails('QdrantRejected', 'No.'),
+      inspectCluster: () => ({ degraded: 'a replica is Dead', serving: true }),
+    });
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'QdrantRejected' });
+    expect(run.of('abortShardMoves')[0]?.input.moves).toEqual([MOVE]);
+    expect(run.of('recordSpec')[0]?.input.spec.nodes).toBe(3);
+    expect(run.of('setClusterPhase').at(-1)?.input).toMatchObject({
+      phase: 'NOT_READY',
+      degraded: 'a replica is Dead',
+      serving: true,
+      failure: { code: 'QdrantRejected' },
+    });
+    expect(run.ends).toMatchObject([{ state: 'failed' }]);
+  });
+
+  test('cancelled while the chart is applied: the chart comes to its end and is recorded', async () => {
+    const applied = gate();
+    const run = await workflows.start('UpdateCluster', INPUT, {
+      ...planned(...GROW),
+      installRelease: async () => {
+        await applied.promise;
+        return { revision: 2 };
+      },
+    });
+    await run.saw('installRelease');
+    await run.handle.cancel();
+    applied.resolve();
+    expect(await run.outcome()).toMatchObject({ status: 'CANCELLED' });
+    expect(run.of('recordSpec')[0]?.input.spec.nodes).toBe(3);
+    expect(run.of('setClusterPhase').at(-1)?.input).toMatchObject({
+      phase: 'HEALTHY',
+      failure: { code: 'Cancelled' },
+    });
+  });
+
+  test('cancelled while a shard moves: the transfer is stopped', async () => {
+    const run = await workflows.start('UpdateCluster', INPUT, {
+      ...planned(...GROW),
+      ...moving(),
+      moveShard: untilCancelled,
+    });
+    await run.saw('moveShard');
+    await run.handle.cancel();
+    expect(await run.outcome()).toMatchObject({ status: 'CANCELLED' });
+    expect(run.of('abortShardMoves')).toHaveLength(1);
+  });
+
+  test('bad input names the fields', async () => {
+    const run = await workflows.run('UpdateCluster', {
+      ...REF,
+      nodes: 0,
+      colour: 'red',
+      config: { 'service.api_key': 'x' },
+    });
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'InvalidInput' });
+    for (const part of ['nodes', 'colour', 'config.service.api_key']) expect(run.ended.message).toContain(part);
+  });
+});

@@ -1,0 +1,105 @@
+/** What the changes of a running cluster have in common: the chart and the catalogue in step, pods one by one. */
+import { CancellationScope, isCancellation, log } from '@temporalio/workflow';
+import type { ClusterPhase, ClusterSpec } from '../../src/domain/cluster.ts';
+import type { ClusterRef } from '../../src/domain/naming.ts';
+import { control, described, persistent, polled } from './activity-proxies.ts';
+import { isFailure, reasonOf } from './failures.ts';
+
+/** A cluster while it is being changed. */
+export class Change {
+  readonly ref: ClusterRef;
+  /** As the chart was applied last, and as the catalogue has it. */
+  spec: ClusterSpec;
+  readonly #readyTimeout: number;
+  #phase: ClusterPhase | undefined;
+
+  constructor(ref: ClusterRef, spec: ClusterSpec, readyTimeoutSeconds = 900) {
+    this.ref = ref;
+    this.spec = spec;
+    this.#readyTimeout = readyTimeoutSeconds;
+  }
+
+  async enter(phase: ClusterPhase): Promise<void> {
+    if (this.#phase === phase) return;
+    await control.setClusterPhase({ ...this.ref, phase });
+    this.#phase = phase;
+  }
+
+  /** Apply the chart and write down with what; nothing comes between the two. */
+  async apply(change: Partial<ClusterSpec>): Promise<void> {
+    const spec = { ...this.spec, ...change };
+    await CancellationScope.nonCancellable(async () => {
+      await control.installRelease.executeWithOptions(described(`Helm chart, ${spec.nodes} nodes`), [
+        { ...this.ref, spec },
+      ]);
+      await persistent.recordSpec({ ...this.ref, spec });
+    });
+    this.spec = spec;
+  }
+
+  /** A wait that is bounded by the time that a pod may take. */
+  wait(summary: string) {
+    return polled(this.#readyTimeout, summary);
+  }
+
+  awaitPeers(): Promise<{ qdrantVersion: string }> {
+    const { nodes } = this.spec;
+    return control.awaitPeers.executeWithOptions(this.wait(`${nodes} peers up and in consensus`), [
+      { ...this.ref, nodes },
+    ]);
+  }
+
+  /**
+   * Restart every pod that runs an older template, one by one, each only when the cluster is whole.
+   *
+   * @param version what all peers have to report in the end
+   */
+  async roll(onRestart: (restarted: number, total: number) => void, version?: string): Promise<number> {
+    const { nodes } = this.spec;
+    for (let restarted = 0; ; restarted += 1) {
+      const { pod, left } = await control.nextPodToRestart.executeWithOptions(
+        this.wait(restarted === 0 ? 'Cluster whole before the first restart' : 'Cluster whole after the restart'),
+        [{ ...this.ref, nodes, ...(version !== undefined && { version }) }],
+      );
+      onRestart(restarted, restarted + left);
+      if (pod === undefined) return restarted;
+      await control.restartPod.executeWithOptions(described(`Restart ${pod.name}`), [{ ...this.ref, pod }]);
+    }
+  }
+
+  /**
+   * Run a change, and leave a true phase behind whatever way it ends: nothing is undone, because each step leaves the
+   * cluster working, and the same change repeated goes on from there.
+   */
+  async settle<T>(body: () => Promise<T>): Promise<T> {
+    try {
+      const result = await body();
+      await this.#tellPhase();
+      return result;
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      const cancelled = isCancellation(error) || CancellationScope.current().consideredCancelled;
+      const failure = cancelled
+        ? { code: 'Cancelled', message: 'The last change was cancelled; repeat it to go on.' }
+        : reasonOf(error);
+      await CancellationScope.nonCancellable(() => this.#tellPhase(failure));
+      throw error;
+    }
+  }
+
+  async #tellPhase(failure?: { code: string; message: string }): Promise<void> {
+    try {
+      const state = await this.#look();
+      await persistent.setClusterPhase({ ...this.ref, ...state, ...(failure !== undefined && { failure }) });
+    } catch (error) {
+      if (!isFailure(error) || isCancellation(error)) throw error;
+      log.error('could not record the phase', { ...reasonOf(error) });
+    }
+  }
+
+  async #look(): Promise<{ phase: ClusterPhase; degraded?: string; serving?: boolean }> {
+    if (this.spec.suspended === true) return { phase: 'SUSPENDED' };
+    const seen = await persistent.inspectCluster({ ...this.ref, nodes: this.spec.nodes });
+    return { phase: seen.degraded === undefined ? 'HEALTHY' : 'NOT_READY', ...seen };
+  }
+}
