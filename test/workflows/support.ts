@@ -382,6 +382,10 @@ function fakeActivities(transferQueue: string): Fakes {
     ensureBackupBucket: () => ({ bucket: 'fleet-acme--docs-0' }),
     deleteBackupBucket: () => ({ kept: null }),
     transferShardSnapshot: () => ({ size: 1000, sha256: 'aa', crc32: 'AAAAAA==', sent: 1000 }),
+    transferIncrementalShard: () => ({
+      ...{ key: 'shard.recipe', size: 1000, sha256: 'aa', crc32: 'AAAAAA==', sent: 10 },
+      incremental: { recipeBytes: 5, recipeSha256: 'bb', written: 15 },
+    }),
   };
 }
 
