@@ -15,6 +15,11 @@ import { ensureTools, MissingToolchainError, ToolInstallError } from './toolchai
 
 const VERBS = { start, demo, reset, tools } as const;
 
+/** What the verbs take: `start --aws`, `demo --provider aws`. */
+interface Arguments {
+  readonly aws: boolean;
+}
+
 const FORESEEN = [
   AlreadyRunningError,
   MissingToolchainError,
@@ -27,25 +32,25 @@ const FORESEEN = [
 const log = (line: string) => console.log(line);
 
 /** Runs until a signal or a crash ends it. Resolves to the exit status. */
-async function start(interrupted: AbortSignal): Promise<number> {
-  return withStack(interrupted, async (stack, crashed) => {
+async function start(interrupted: AbortSignal, { aws }: Arguments): Promise<number> {
+  return withStack({ interrupted, aws }, async (stack, crashed) => {
     log(`\n${summary(stack)}\n\nEverything runs. Ctrl-C stops it; what it holds is kept for the next start.`);
     await Promise.race([aborted(interrupted), crashed]);
   });
 }
 
 /** Shows the demonstration on the stack that runs, or else on one of its own that it stops at the end. */
-async function demo(interrupted: AbortSignal): Promise<number> {
+async function demo(interrupted: AbortSignal, { aws }: Arguments): Promise<number> {
   const running = findRunning(dataDirectory());
   if (running !== undefined) {
     log(`Using the stack that runs: ${running.links.api}`);
-    const equal = await Promise.race([runDemo(running), aborted(interrupted)]);
+    const equal = await Promise.race([runDemo(running, aws), aborted(interrupted)]);
     if (interrupted.aborted) return INTERRUPTED;
     return equal === true ? 0 : 1;
   }
-  return withStack(interrupted, async (stack, crashed) => {
+  return withStack({ interrupted, aws }, async (stack, crashed) => {
     log(`\n${summary(stack)}\n`);
-    const equal = await Promise.race([runDemo(stack), aborted(interrupted), crashed]);
+    const equal = await Promise.race([runDemo(stack, aws), aborted(interrupted), crashed]);
     return equal === true ? 0 : 1;
   });
 }
@@ -80,11 +85,11 @@ async function tools(interrupted: AbortSignal): Promise<number> {
 
 /** Starts a stack, uses it, and stops it whatever happens. A crash of a part makes the status 1. */
 async function withStack(
-  interrupted: AbortSignal,
+  { interrupted, aws }: { interrupted: AbortSignal; aws: boolean },
   use: (stack: Infrastructure, crashed: Promise<never>) => Promise<number | void>,
 ): Promise<number> {
   const dataDir = dataDirectory();
-  const stack = await startStack({ dataDir, log, signal: interrupted });
+  const stack = await startStack({ dataDir, log, signal: interrupted, aws });
   const crashed = new Promise<never>((_, reject) => stack.onCrash(reject));
   crashed.catch(() => undefined); // it may come while nobody is waiting for it any more
   announce(dataDir, stack);
@@ -102,14 +107,15 @@ async function withStack(
   }
 }
 
-/** The demonstration is loaded only here, so that a start does not pay for it. Answers whether all came back equal. */
-async function runDemo(stack: RunningStack): Promise<boolean> {
-  const module = await import('./demo/demo.ts');
+/** The demonstration is loaded only here, so that a start does not pay for it. Answers whether all is as it should be. */
+async function runDemo(stack: RunningStack, aws: boolean): Promise<boolean> {
+  const { DemoFailedError } = await import('./demo/follow.ts');
   try {
-    return await module.runDemo(stack);
+    if (aws) return await (await import('./demo/aws.ts')).runAwsDemo(stack);
+    return await (await import('./demo/demo.ts')).runDemo(stack);
   } catch (error) {
     // Foreseen: the message names the operation and where to look at it.
-    if (!(error instanceof module.DemoFailedError)) throw error;
+    if (!(error instanceof DemoFailedError)) throw error;
     log(`\n${error.message}\n\nVERDICT: FAILED.`);
     return false;
   }
@@ -123,6 +129,7 @@ function summary({ parts, links, tools, env }: Infrastructure): string {
     ['API token', `export FLEET_TOKEN=$(cat ${links.apiToken})`],
     ['Temporal UI', links.temporalUi],
     ['backups', `${links.bucket} at ${links.s3}`],
+    ...(env['FLEET_AWS_ENDPOINT'] === undefined ? [] : [['AWS', `aws --endpoint-url ${env['FLEET_AWS_ENDPOINT']}`]]),
     ['kubectl', `export KUBECONFIG=${links.kubeconfig}`],
     ['temporal', `export TEMPORAL_ADDRESS=${env.TEMPORAL_ADDRESS}; ${tools.temporal} workflow list`],
   ];
@@ -172,15 +179,24 @@ function interruption(): AbortSignal {
   return controller.signal;
 }
 
+/** @returns undefined for arguments that the verb does not take */
+function readArguments(verb: string, given: readonly string[]): Arguments | undefined {
+  const text = given.join(' ').replace('=', ' ');
+  if (text === '' || (verb === 'demo' && text === '--provider kubernetes')) return { aws: false };
+  if ((verb === 'start' && text === '--aws') || (verb === 'demo' && text === '--provider aws')) return { aws: true };
+  return undefined;
+}
+
 async function main(): Promise<number> {
-  const verb = process.argv[2] ?? '';
-  if (!Object.hasOwn(VERBS, verb)) {
-    console.error(`Usage: node src/local/main.ts ${Object.keys(VERBS).join(' | ')}`);
+  const [verb = '', ...given] = process.argv.slice(2);
+  const parsed = Object.hasOwn(VERBS, verb) ? readArguments(verb, given) : undefined;
+  if (parsed === undefined) {
+    console.error('Usage: npm start [-- --aws] | npm run demo [-- --provider aws] | npm run reset | npm run tools');
     return 2;
   }
   const interrupted = interruption();
   try {
-    return await VERBS[verb as keyof typeof VERBS](interrupted);
+    return await VERBS[verb as keyof typeof VERBS](interrupted, parsed);
   } catch (error) {
     if (interrupted.aborted) return INTERRUPTED;
     console.error(describe(error));

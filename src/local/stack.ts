@@ -1,7 +1,10 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
+import { emulatorPart, EMULATORS, findEmulators } from './aws/emulators.ts';
+import { EKS_POOL } from './aws/machines.ts';
 import { tryLock } from './lock.ts';
+import { awsEnvironment, awsPart } from './parts/aws.ts';
 import { kinePart } from './parts/kine.ts';
 import { kubeconfigPath, kubernetesParts } from './parts/kubernetes.ts';
 import { databaseUrl, postgresPart } from './parts/postgres.ts';
@@ -19,6 +22,8 @@ export interface StackOptions {
   readonly dataDir: string;
   /** `default`: the usual ports or those that the environment names. `free`: any that are free. */
   readonly ports?: 'default' | 'free';
+  /** Emulates AWS as well; machines are then those of EKS node groups. Starts about two seconds later. */
+  readonly aws?: boolean;
   readonly log?: (line: string) => void;
   /** Aborting it makes a start fail, with nothing left running. It means nothing once the stack has started. */
   readonly signal?: AbortSignal;
@@ -98,8 +103,14 @@ async function start(options: StackOptions, morePartsOf: (context: Context) => P
     log(`Starting a local stack in ${dataDir}.`);
     const ports = await choosePorts(options.ports ?? 'default');
     const secrets = loadSecrets(dataDir);
-    const env = environment({ dataDir, ports, secrets, tools });
-    const parts = infrastructureParts({ dataDir, ports, secrets, tools });
+    const env = {
+      ...environment({ dataDir, ports, secrets, tools }),
+      ...(options.aws && awsEnvironment(ports)),
+    };
+    const parts = [
+      ...infrastructureParts({ dataDir, ports, secrets, tools }),
+      ...(options.aws ? await awsParts(env, ports, { ...options, dataDir }) : []),
+    ];
     const more = morePartsOf({ env, ports, tools, names: parts.map((part) => part.name) });
     const ready = await supervisor.startAll([...parts, ...more]);
     options.signal?.removeEventListener('abort', stopQuietly);
@@ -135,6 +146,14 @@ function infrastructureParts({ dataDir, ports, secrets, tools }: Settings): Part
   ];
 }
 
+async function awsParts(env: Record<string, string>, ports: Ports, options: StackOptions): Promise<Part[]> {
+  const { dataDir, log, signal } = options;
+  const python = await findEmulators({ ...(log && { log }), ...(signal && { signal }) });
+  const accessKeyId = env['AWS_ACCESS_KEY_ID'] ?? '';
+  const emulators = EMULATORS.map((name) => emulatorPart(name, { python, dataDir, ports, accessKeyId }));
+  return [...emulators, awsPart(env, ports)];
+}
+
 function kubelet(env: Record<string, string>, tools: Tools, ports: Ports, options: StackOptions): Part {
   return kubeletPart({
     ...env,
@@ -142,6 +161,8 @@ function kubelet(env: Record<string, string>, tools: Tools, ports: Ports, option
       ? { QDRANT_BIN: tools.qdrant.server }
       : { FLEET_QDRANT_NODE_PYTHON: tools.qdrant.python }),
     FLEET_KUBELET_DIR: join(realpathSync(options.dataDir), 'kubelet'),
+    FLEET_KUBELET_ADOPT: EKS_POOL,
+    ...(options.aws && { FLEET_KUBELET_NODES: '0' }),
     // Stacks beside each other, as in tests, need pod addresses of their own.
     ...(options.ports === 'free' ? { FLEET_KUBELET_POD_CIDR: podRange(ports) } : {}),
   });

@@ -7,6 +7,7 @@ import {
   DeleteSubnetCommand,
   DescribeInstanceTypeOfferingsCommand,
   DescribeNatGatewaysCommand,
+  DescribeNetworkInterfacesCommand,
   DescribeSecurityGroupsCommand,
   DescribeVpcsCommand,
   ReleaseAddressCommand,
@@ -320,6 +321,7 @@ describe.each(EMULATORS)('in front of %s', (emulator) => {
     expect(await errorOf(api.ec2.send(new ReleaseAddressCommand({ AllocationId })))).toBe('InvalidIPAddress.InUse');
     expect(await state()).toBe('deleting');
     expect(await state()).toBe('deleted');
+    expect((await api.ec2.send(new DescribeNetworkInterfacesCommand({}))).NetworkInterfaces).toEqual([]);
     await api.ec2.send(new ReleaseAddressCommand({ AllocationId }));
     await api.ec2.send(new DeleteSubnetCommand({ SubnetId }));
 

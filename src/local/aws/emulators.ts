@@ -21,6 +21,8 @@ interface Options {
   readonly ports?: Partial<Record<EmulatorName, number>>;
   /** Whether moto knows AWS' own policies (AmazonEKSClusterPolicy and so on); default true. A reset is quicker without. */
   readonly managedPolicies?: boolean;
+  /** The access key whose owner EKS takes for the creator of a cluster and lets into it; default `test`. */
+  readonly accessKeyId?: string;
   readonly log?: (line: string) => void;
   readonly signal?: AbortSignal;
 }
@@ -75,15 +77,16 @@ interface PartOptions {
   readonly dataDir: string;
   readonly ports: Readonly<Record<EmulatorName, number>>;
   readonly managedPolicies?: boolean;
+  readonly accessKeyId?: string;
 }
 
 /** One emulator as a part of a stack. */
-function emulatorPart(name: EmulatorName, options: PartOptions): Part {
-  const { python, dataDir, managedPolicies = true } = options;
+export function emulatorPart(name: EmulatorName, options: PartOptions): Part {
+  const { python, dataDir, managedPolicies = true, accessKeyId = 'test' } = options;
   const port = options.ports[name];
   return name === 'moto'
     ? motoPart({ python, dataDir, port, managedPolicies })
-    : ministackPart({ python, dataDir, port });
+    : ministackPart({ python, dataDir, port, accessKeyId });
 }
 
 async function resetEmulator(name: EmulatorName, url: string): Promise<void> {

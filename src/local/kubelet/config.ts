@@ -4,13 +4,18 @@ import { join } from 'node:path';
 export interface LocalNode {
   name: string;
   zone: string;
+  /** Somebody else has made its object, and takes it away again. */
+  adopted?: true;
 }
 
 /** Everything the kubelet reads from its environment. */
 export interface KubeletConfig {
   /** State folder: volumes, logs, address book, process records. Belongs to one kubelet at a time. */
   dir: string;
+  /** Those it makes itself, and those it has adopted meanwhile. */
   nodes: LocalNode[];
+  /** Nodes with this value of the pool label are served too, for as long as they exist. */
+  adopt?: string;
   /** Pod addresses, an IPv4 range inside 127.0.0.0/8. Parallel stacks need ranges of their own. */
   podCidr: string;
   /** Test hook: run this instead of Qdrant; `--uri` and `--bootstrap` are appended. */
@@ -19,21 +24,25 @@ export interface KubeletConfig {
 
 /**
  * FLEET_KUBELET_DIR (required), FLEET_KUBELET_NODES (how many, 3), FLEET_KUBELET_NODE_PREFIX (`local`),
- * FLEET_KUBELET_POD_CIDR (127.64.0.0/16), FLEET_KUBELET_COMMAND (JSON array, tests only).
+ * FLEET_KUBELET_ADOPT (a pool of nodes that others make; none), FLEET_KUBELET_POD_CIDR (127.64.0.0/16),
+ * FLEET_KUBELET_COMMAND (JSON array, tests only).
  * @throws Error naming the variable that can't be used.
  */
 export function readConfig(env: NodeJS.ProcessEnv): KubeletConfig {
   const dir = env['FLEET_KUBELET_DIR'];
   if (!dir) throw new Error('FLEET_KUBELET_DIR must name the state folder of the kubelet');
   const count = Number(env['FLEET_KUBELET_NODES'] ?? 3);
-  if (!Number.isInteger(count) || count < 1 || count > 100) {
-    throw new Error(`FLEET_KUBELET_NODES must be a number from 1 to 100, not ${env['FLEET_KUBELET_NODES']}`);
+  const adopt = env['FLEET_KUBELET_ADOPT'];
+  const least = adopt ? 0 : 1;
+  if (!Number.isInteger(count) || count < least || count > 100) {
+    throw new Error(`FLEET_KUBELET_NODES must be a number from ${least} to 100, not ${env['FLEET_KUBELET_NODES']}`);
   }
   const prefix = env['FLEET_KUBELET_NODE_PREFIX'] ?? 'local';
   const command = env['FLEET_KUBELET_COMMAND'];
   return {
     dir,
     nodes: Array.from({ length: count }, (_, i) => ({ name: `${prefix}-${i + 1}`, zone: `local-${'abc'[i % 3]}` })),
+    ...(adopt ? { adopt } : {}),
     podCidr: env['FLEET_KUBELET_POD_CIDR'] ?? '127.64.0.0/16',
     ...(command ? { command: parseCommand(command) } : {}),
   };

@@ -1,10 +1,10 @@
 import { mkdir } from 'node:fs/promises';
-import type { V1Namespace, V1PersistentVolume, V1PersistentVolumeClaim, V1Pod } from '@kubernetes/client-node';
+import type { V1Namespace, V1Node, V1PersistentVolume, V1PersistentVolumeClaim, V1Pod } from '@kubernetes/client-node';
 import { tryLock } from '../lock.ts';
 import { AddressBook } from './addresses.ts';
 import { type Api, log } from './api.ts';
 import { type KubeletConfig, layout } from './config.ts';
-import { heartbeat, registerNode } from './nodes.ts';
+import { heartbeat, POOL_LABEL, registerNode } from './nodes.ts';
 import { PodWorker, type WorkerDeps } from './pod-worker.ts';
 import { killLeftovers } from './processes.ts';
 import { Reflector } from './reflector.ts';
@@ -53,6 +53,26 @@ export async function startKubelet(api: Api, config: KubeletConfig): Promise<Kub
       onList: (all) => addresses.keepOnly(new Set(all.map(({ metadata }) => metadata?.name ?? ''))),
       onGone: ({ metadata }) => addresses.free(metadata?.name ?? ''),
     }),
+    new Reflector<V1Node>({
+      ...watch,
+      path: '/api/v1/nodes',
+      list: () => api.core.listNode(),
+      onChange: ({ metadata }) => {
+        const { name = '', labels = {} } = metadata ?? {};
+        if (config.adopt === undefined || labels[POOL_LABEL] !== config.adopt) return;
+        if (config.nodes.some((node) => node.name === name)) return;
+        const node = { name, zone: labels['topology.kubernetes.io/zone'] ?? '', adopted: true } as const;
+        config.nodes.push(node);
+        queue.add(`node ${name}`, async () => {
+          await stats.add(node);
+          await registerNode(api, node, stats.ports.get(name));
+        });
+      },
+      onGone: ({ metadata }) => {
+        const index = config.nodes.findIndex(({ name, adopted }) => adopted && name === metadata?.name);
+        for (const { name } of index < 0 ? [] : config.nodes.splice(index, 1)) stats.remove(name);
+      },
+    }),
     new Reflector<V1PersistentVolumeClaim>({
       ...watch,
       path: '/api/v1/persistentvolumeclaims',
@@ -89,16 +109,14 @@ export async function startKubelet(api: Api, config: KubeletConfig): Promise<Kub
 /** Keeps one worker per pod name. */
 class PodManager {
   readonly #deps: WorkerDeps;
-  readonly #nodes: ReadonlySet<string>;
   readonly #workers = new Map<string, PodWorker>();
 
   constructor(deps: WorkerDeps) {
     this.#deps = deps;
-    this.#nodes = new Set(deps.config.nodes.map(({ name }) => name));
   }
 
   onChange(pod: V1Pod): void {
-    if (!this.#nodes.has(pod.spec?.nodeName ?? '')) return;
+    if (!this.#deps.config.nodes.some(({ name }) => name === pod.spec?.nodeName)) return;
     const key = `${pod.metadata?.namespace}/${pod.metadata?.name}`;
     const current = this.#workers.get(key);
     if (current?.uid === pod.metadata?.uid) {

@@ -5,7 +5,7 @@ import { type Api, describe, hasStatus, ignoring, type Log, strategicMerge } fro
 import type { LocalNode } from './config.ts';
 
 /** Tells the nodes of one kubelet from another's on the same control plane: the prefix of their names. */
-const POOL_LABEL = 'qdrant-fleet/pool';
+export const POOL_LABEL = 'qdrant-fleet/pool';
 const LEASE_SECONDS = 40;
 const RENEW_MS = 10_000;
 
@@ -22,9 +22,11 @@ export async function registerNode(api: Api, node: LocalNode, port: number | und
     'topology.kubernetes.io/zone': node.zone,
     [POOL_LABEL]: node.name.replace(/-\d+$/, ''),
   };
-  await ignoring([409], api.core.createNode({ body: { metadata: { name: node.name, labels } } }));
+  if (!node.adopted) await ignoring([409], api.core.createNode({ body: { metadata: { name: node.name, labels } } }));
   await renewLease(api, node);
-  await api.core.patchNodeStatus({ name: node.name, body: { status: readyStatus(node, port) } }, strategicMerge);
+  const body = { status: readyStatus(node, port) };
+  const patched = api.core.patchNodeStatus({ name: node.name, body }, strategicMerge);
+  await (node.adopted ? ignoring([404], patched) : patched);
 }
 
 /** Keeps the nodes' leases fresh; without it the control plane calls them unknown after 40 s and evicts their pods. */

@@ -16,15 +16,20 @@ interface VolumeStats {
   readonly pvcRef?: { readonly name: string; readonly namespace: string };
 }
 
-/** One server for each node, as each machine has its own kubelet; `ports` are by the node's name. */
-export async function serveStats(
-  api: Api,
-  config: KubeletConfig,
-  log: Log,
-): Promise<{ ports: ReadonlyMap<string, number>; stop(): Promise<void> }> {
+export interface StatsServers {
+  /** By the node's name. */
+  readonly ports: ReadonlyMap<string, number>;
+  add(node: LocalNode): Promise<void>;
+  remove(name: string): void;
+  stop(): Promise<void>;
+}
+
+/** One server for each node, as each machine has its own kubelet. */
+export async function serveStats(api: Api, config: KubeletConfig, log: Log): Promise<StatsServers> {
   const ports = new Map<string, number>();
-  const servers: Server[] = [];
-  for (const node of config.nodes) {
+  const servers = new Map<string, Server>();
+  const add = async (node: LocalNode) => {
+    if (servers.has(node.name)) return;
     const server = createServer((request, response) => {
       if (request.url !== '/stats/summary') {
         response.writeHead(404).end();
@@ -43,13 +48,24 @@ export async function serveStats(
       server.listen(0, '127.0.0.1', resolve);
     });
     ports.set(node.name, (server.address() as AddressInfo).port);
-    servers.push(server);
-  }
+    servers.set(node.name, server);
+  };
+  const remove = (name: string) => {
+    const server = servers.get(name);
+    server?.closeAllConnections();
+    server?.close();
+    servers.delete(name);
+    ports.delete(name);
+  };
+  await Promise.all(config.nodes.map(add));
   return {
     ports,
+    add,
+    remove,
     stop: async () => {
-      for (const server of servers) server.closeAllConnections();
-      await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+      const all = [...servers.values()];
+      for (const server of all) server.closeAllConnections();
+      await Promise.all(all.map((server) => new Promise((resolve) => server.close(resolve))));
     },
   };
 }

@@ -2,8 +2,16 @@ import { join } from 'node:path';
 import type { Part } from '../supervisor.ts';
 import { answersOk } from './probes.ts';
 
+interface Options {
+  readonly python: string;
+  readonly dataDir: string;
+  readonly port: number;
+  /** The key of the account's root, who becomes the administrator of the clusters that it creates. */
+  readonly accessKeyId: string;
+}
+
 /** ministack: AWS with the whole of EKS' surface for access and add-ons. Keeps everything in memory. */
-export function ministackPart(options: { python: string; dataDir: string; port: number }): Part {
+export function ministackPart(options: Options): Part {
   const url = `http://127.0.0.1:${options.port}`;
   return {
     name: 'ministack',
@@ -16,6 +24,7 @@ export function ministackPart(options: { python: string; dataDir: string; port: 
       MINISTACK_HOST: '127.0.0.1',
       // As moto's, so that an ARN of one is of the same account in the other.
       MINISTACK_ACCOUNT_ID: '123456789012',
+      AWS_ACCESS_KEY_ID: options.accessKeyId,
       // An MQTT port that nobody here uses.
       IOT_MTLS_ENABLED: '0',
       SFTP_ENABLED: '0',

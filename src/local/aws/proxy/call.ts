@@ -1,6 +1,7 @@
 /** AWS requests as what they mean: service, operation, parameters, resource. */
 import type { IncomingHttpHeaders } from 'node:http';
 import { eksOperation } from './eks-routes.ts';
+import { s3Operation } from './s3-routes.ts';
 
 /** A request as it came, its body complete. */
 export interface RawRequest {
@@ -48,7 +49,10 @@ export function readCall(request: RawRequest): AwsCall {
     const { operation, params } = eksOperation(request.method, url, body);
     return { ...scope, operation, params, resource: eksResource(params), request };
   }
-  const form = request.method === 'POST' && scope.service !== 's3' ? new URLSearchParams(body) : url.searchParams;
+  if (scope.service === 's3') {
+    return { ...scope, ...s3Operation(request.method, url), params: Object.fromEntries(url.searchParams), request };
+  }
+  const form = request.method === 'POST' ? new URLSearchParams(body) : url.searchParams;
   const params = Object.fromEntries(form);
   const operation = params['Action'] ?? `${request.method} ${url.pathname}`;
   return { ...scope, operation, params, resource: queryResource(operation, params), request };

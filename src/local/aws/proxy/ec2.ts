@@ -4,6 +4,7 @@ import type { Answer, AwsCall, Layer } from './call.ts';
 import { instanceTypeOfferings } from './instance-types.ts';
 import type { Course, Pace } from './pace.ts';
 import { createdId } from './resources.ts';
+import type { Upstream } from './upstream.ts';
 import { childText, elements, parseXml, setChildText, writeXml, type Element } from './xml.ts';
 
 interface Nat extends Course {
@@ -14,10 +15,12 @@ interface Nat extends Course {
 }
 
 export class Ec2Layer implements Layer {
+  readonly #upstream: Upstream;
   readonly #pace: Pace;
   readonly #nats = new Map<string, Nat>();
 
-  constructor(pace: Pace) {
+  constructor(upstream: Upstream, pace: Pace) {
+    this.#upstream = upstream;
     this.#pace = pace;
   }
 
@@ -77,6 +80,7 @@ export class Ec2Layer implements Layer {
     const id = String(call.params['NatGatewayId']);
     const nat = this.#nats.get(id);
     if (answer.status >= 300 || nat === undefined) return answer;
+    await this.#removeInterface(call, nat.address);
     const course = this.#pace.next('nat-gateway', 'delete', id);
     if (course.describes === 0) this.#nats.delete(id);
     else
@@ -88,6 +92,17 @@ export class Ec2Layer implements Layer {
         left: course.describes,
       });
     return answer;
+  }
+
+  /** On AWS the network interface goes with its gateway, and lets go of the address; moto leaves it where it is. */
+  async #removeInterface(call: AwsCall, address: string): Promise<void> {
+    const described = await this.#upstream.ec2(call, { Action: 'DescribeAddresses', 'AllocationId.1': address });
+    const [item] = described.status === 200 ? elements(parseXml(described.body), 'item') : [];
+    const interfaceId = item && childText(item, 'networkInterfaceId');
+    if (item === undefined || interfaceId === undefined || interfaceId === '') return;
+    const associationId = childText(item, 'associationId') ?? '';
+    await this.#upstream.ec2(call, { Action: 'DisassociateAddress', AssociationId: associationId });
+    await this.#upstream.ec2(call, { Action: 'DeleteNetworkInterface', NetworkInterfaceId: interfaceId });
   }
 
   /** As AWS refuses what a NAT gateway still uses, until that is gone for its caller too. */

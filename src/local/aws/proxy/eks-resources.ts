@@ -44,7 +44,7 @@ export interface Tracked extends Course {
 }
 
 /** `cluster:name`, `nodegroup:cluster/name`. */
-export function keyOf({ params }: AwsCall, kind: EksKind): string {
+export function keyOf({ params }: Pick<AwsCall, 'params'>, kind: EksKind): string {
   const names = kind === 'cluster' ? [params['name']] : [params['name'], params[KINDS[kind].name]];
   return `${kind}:${names.map(String).join('/')}`;
 }

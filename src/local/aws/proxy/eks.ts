@@ -16,13 +16,26 @@ import {
 import { EksUpdates } from './eks-updates.ts';
 import { describeAddonVersions, describeClusterVersions, versionProblem, DEFAULT_VERSION } from './eks-versions.ts';
 import type { Pace, Phase } from './pace.ts';
-import type { Upstream } from './upstream.ts';
+import type { Caller, Upstream } from './upstream.ts';
 
 /** A Kubernetes API server that stands for the control plane of every cluster. */
 export interface ClusterAccessPoint {
   readonly endpoint: string;
   /** PEM in Base64, as in a kubeconfig. */
   readonly certificateAuthority: string;
+}
+
+/** As much of a node group as its machines need. */
+export interface Nodegroup {
+  readonly region: string;
+  readonly clusterName: string;
+  readonly nodegroupName: string;
+  readonly status: string;
+  readonly scalingConfig?: { readonly desiredSize?: number };
+  readonly subnets?: readonly string[];
+  readonly instanceTypes?: readonly string[];
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly taints?: readonly { readonly key: string; readonly value?: string; readonly effect: string }[];
 }
 
 export class EksLayer implements Layer {
@@ -69,6 +82,24 @@ export class EksLayer implements Layer {
       if (call.operation === `List${noun}s`) return this.#list(call, kind, next);
     }
     return next();
+  }
+
+  /** All node groups of a region as they are now. */
+  async nodegroups(caller: Caller): Promise<Nodegroup[]> {
+    const found: Nodegroup[] = [];
+    for (const name of await this.#names(caller, '/clusters', 'clusters')) {
+      for (const group of await this.#names(caller, `/clusters/${name}/node-groups`, 'nodegroups')) {
+        const params = { name, nodegroupName: group };
+        const now = await this.#describeNow({ ...caller, params }, 'nodegroup');
+        if (!('body' in now)) found.push({ ...(now as unknown as Nodegroup), region: caller.region });
+      }
+    }
+    return found;
+  }
+
+  async #names(caller: Caller, path: string, member: string): Promise<string[]> {
+    const answer = await this.#upstream.eks(caller, 'GET', path);
+    return answer.status === 200 ? ((JSON.parse(answer.body) as Record<string, string[]>)[member] ?? []) : [];
   }
 
   async #create(call: AwsCall, kind: EksKind, next: () => Promise<Answer>): Promise<Answer> {
@@ -187,13 +218,12 @@ export class EksLayer implements Layer {
 
   async #nodegroupsOf(call: AwsCall): Promise<readonly string[]> {
     const cluster = String(call.params['name']);
-    const answer = await this.#upstream.eks(call, 'GET', `/clusters/${cluster}/node-groups`);
-    const there = answer.status === 200 ? ((JSON.parse(answer.body) as { nodegroups: string[] }).nodegroups ?? []) : [];
+    const there = await this.#names(call, `/clusters/${cluster}/node-groups`, 'nodegroups');
     return [...there, ...this.#going('nodegroup', cluster)];
   }
 
   /** A resource as it is now, without moving its time on; or the error of the emulator. */
-  async #describeNow(call: AwsCall, kind: EksKind): Promise<Members | Answer> {
+  async #describeNow(call: Caller & Pick<AwsCall, 'params'>, kind: EksKind): Promise<Members | Answer> {
     const { path, name } = KINDS[kind];
     const cluster = `/clusters/${encodeURIComponent(String(call.params['name']))}`;
     const rest = path === '' ? '' : `/${path}/${encodeURIComponent(String(call.params[name]))}`;

@@ -8,13 +8,14 @@ import { Agent } from 'undici';
 import { errorCodeOf } from './answers.ts';
 import { readCall, type Answer, type AwsCall, type Layer, type RawRequest } from './call.ts';
 import { Ec2Layer } from './ec2.ts';
-import { EksLayer, type ClusterAccessPoint } from './eks.ts';
+import { EksLayer, type ClusterAccessPoint, type Nodegroup } from './eks.ts';
 import { ConnectionLost, Faults, type FaultRule } from './faults.ts';
 import { Lag, type LagRule } from './lag.ts';
 import { Pace, type Hold, type PaceDefaults } from './pace.ts';
 import { resultResource } from './resources.ts';
 import { ClientTokens } from './tokens.ts';
-import { Upstream, type Routes } from './upstream.ts';
+import { childText, elements, parseXml } from './xml.ts';
+import { Upstream, type Caller, type Routes } from './upstream.ts';
 
 export interface ProxyOptions {
   /** Which emulator answers for a service: `{eks: 'http://…', '*': 'http://…'}`. */
@@ -25,7 +26,12 @@ export interface ProxyOptions {
   readonly pace?: Partial<PaceDefaults>;
   /** What DescribeCluster answers as endpoint and certificate authority instead of the emulator's. */
   readonly clusterAccess?: ClusterAccessPoint;
+  /** Called after each call. */
+  readonly onCall?: (call: LoggedCall) => void;
 }
+
+/** Where the proxy itself answers: what was called how often, as JSON `{"ec2:CreateVpc": 1}`. */
+export const CALLS_PATH = '/_fleet/calls';
 
 /** A call as it went. Holds no key and no signature. */
 export interface LoggedCall {
@@ -51,12 +57,17 @@ export class AwsProxy {
   readonly #upstream: Upstream;
   readonly #layers: readonly Layer[];
 
-  private constructor({ routes, pace = {}, clusterAccess }: ProxyOptions) {
+  readonly #onCall: ((call: LoggedCall) => void) | undefined;
+  /** The latest caller of each region. */
+  readonly #callers = new Map<string, Caller>();
+
+  private constructor({ routes, pace = {}, clusterAccess, onCall }: ProxyOptions) {
+    this.#onCall = onCall;
     this.#upstream = new Upstream(routes, this.#agent);
     this.#pace = new Pace(pace);
     this.#lag = new Lag();
     this.#eks = new EksLayer(this.#upstream, this.#pace, clusterAccess);
-    this.#ec2 = new Ec2Layer(this.#pace);
+    this.#ec2 = new Ec2Layer(this.#upstream, this.#pace);
     this.#layers = [this.#faults, this.#tokens, this.#lag, this.#eks, this.#ec2];
     this.#server = createServer((incoming, outgoing) => void this.#serve(incoming, outgoing));
   }
@@ -118,6 +129,23 @@ export class AwsProxy {
     return new Map([...counts].sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 
+  /** The node groups of every region that was called, as a describe would show them now. */
+  async nodegroups(): Promise<Nodegroup[]> {
+    const callers = [...this.#callers.values()];
+    return (await Promise.all(callers.map((caller) => this.#eks.nodegroups(caller)))).flat();
+  }
+
+  /** The zone of each of the subnets that there are. */
+  async zones({ region }: Pick<Nodegroup, 'region'>): Promise<Map<string, string>> {
+    const caller = this.#callers.get(region);
+    if (caller === undefined) return new Map();
+    const answer = await this.#upstream.ec2(caller, { Action: 'DescribeSubnets' });
+    const subnets = elements(parseXml(answer.body), 'item').map(
+      (item) => [childText(item, 'subnetId') ?? '', childText(item, 'availabilityZone') ?? ''] as const,
+    );
+    return new Map(subnets);
+  }
+
   async close(): Promise<void> {
     this.#server.closeAllConnections();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
@@ -127,12 +155,19 @@ export class AwsProxy {
   async #serve(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
     const at = new Date();
     try {
+      if (incoming.url === CALLS_PATH) {
+        outgoing.writeHead(200, { 'content-type': 'application/json' });
+        outgoing.end(JSON.stringify(Object.fromEntries(this.counts())));
+        return;
+      }
       const call = readCall(await readRequest(incoming));
-      const { log } = this;
+      if (call.region !== '' && call.accessKeyId !== '') this.#callers.set(call.region, call);
       const record = (status: number, answer?: Answer) => {
         const { service, operation } = call;
         const resource = call.resource ?? (answer && resultResource(call, answer));
-        log.push({ service, operation, resource, status, errorCode: answer && errorCodeOf(answer), at });
+        const logged = { service, operation, resource, status, errorCode: answer && errorCodeOf(answer), at };
+        this.log.push(logged);
+        this.#onCall?.(logged);
       };
       try {
         const answer = await this.#answer(call);
