@@ -25,7 +25,7 @@ export function awsPart(env: Record<string, string>, ports: Ports): Part {
   };
 }
 
-export function awsUrl(ports: Ports): string {
+function awsUrl(ports: Ports): string {
   return `http://127.0.0.1:${ports.aws}`;
 }
 
