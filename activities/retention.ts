@@ -107,7 +107,13 @@ export function createRetentionActivities({ store, config, temporal }: ActivityD
         if (await isLeased(location, found.storeTime)) return { state: 'DELETING', objects: 0 };
         const heldBy = await dependants(location);
         if (heldBy.length > 0) return { state: 'DELETING', objects: 0, heldBy };
-        await move(store, location, found, 'PURGING');
+        try {
+          await move(store, location, found, 'PURGING');
+        } catch (error) {
+          if (!FleetError.is(error, 'CommitConflict')) throw error;
+          // Taken back, or held by a backup that is being made: the next sweep looks again.
+          return { state: (await readRecord(store, location))?.record.state ?? 'DELETING', objects: 0 };
+        }
         found = await readRecord(store, location);
       }
       if (found?.record.state !== 'PURGING') return { state: found?.record.state ?? 'DELETED', objects: 0 };

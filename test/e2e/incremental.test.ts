@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { BackupManifest, CommitRecord } from '../../src/domain/backup.ts';
 import { backupKeys, clusterPrefix } from '../../src/domain/naming.ts';
 import { Fleet, smallPoints } from '../support/fleet.ts';
+import { scan } from '../support/scanner.ts';
 
 let fleet: Fleet;
 const cluster = 'docs';
@@ -41,6 +42,9 @@ async function restoredDigest(backup: string, target: string): Promise<unknown> 
   return (await fleet.access(target)).digest('documents');
 }
 
+/** Every byte of every listed backup again, by other code, and whatever lies around. */
+const violations = async () =>
+  (await scan({ env: fleet.env, tenant: fleet.tenant, clusters: [await fleet.access(cluster)] })).violations;
 const recordOf = async (backup: string) => (await fleet.store.getJson(keysOf(backup).commit))?.body as CommitRecord;
 const sweep = (keepLast: number) =>
   fleet.run<{ purged: string[]; held: Record<string, string[]> }>('RetentionSweep', {
@@ -94,6 +98,7 @@ describe('two backups and what becomes of them', () => {
     expect((await recordOf(first)).state).toBe('DELETING');
     expect(await bytesOf(first)).toBeGreaterThan(1_000_000);
     expect(await restoredDigest(second, 'two')).toEqual(after);
+    expect(await violations()).toEqual([]);
   });
 
   test('once nothing refers to them they go, and nothing of them is left', async () => {
@@ -106,5 +111,6 @@ describe('two backups and what becomes of them', () => {
     expect(left).toEqual([]);
     expect((await recordOf(first)).state).toBe('DELETED');
     expect((await recordOf(second)).state).toBe('DELETED');
+    expect(await violations()).toEqual([]);
   });
 });

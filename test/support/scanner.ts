@@ -7,6 +7,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { GetObjectCommand, ListMultipartUploadsCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
 import pg from 'pg';
 import type { ClusterAccess } from '../../src/local/demo/cluster-access.ts';
+import { putTogether } from './scan-recipe.ts';
 
 export interface ScanScope {
   /** Endpoint, bucket, region as a worker is configured by them. */
@@ -40,6 +41,7 @@ interface ManifestShard {
   readonly key: string;
   readonly size: number;
   readonly sha256: string;
+  readonly incremental?: { readonly recipeBytes: number; readonly recipeSha256: string; readonly written: number };
 }
 
 interface Commit {
@@ -47,7 +49,8 @@ interface Commit {
   readonly backup?: string;
   readonly attempt?: string;
   readonly manifest?: { readonly sha256: string; readonly size: number };
-  readonly totals?: { readonly shards: number; readonly bytes: number };
+  readonly totals?: { readonly shards: number; readonly bytes: number; readonly written?: number };
+  readonly references?: readonly string[];
 }
 
 export async function scan(scope: ScanScope): Promise<ScanResult> {
@@ -155,19 +158,30 @@ class Scanner {
     if (manifest.attempt !== commit.attempt) this.#bad(`${root}: manifest and record are of different runs`);
     const data = `${root}/data/${commit.attempt}/`;
     const expected = new Set([`${data}plan.json`]);
+    if (commit.references !== undefined) expected.add(`${data}bases.json`);
+    const referred = new Set<string>();
     const shards = (manifest.collections ?? []).flatMap((collection) =>
       collection.shards.map((shard) => ({ ...shard, name: `${collection.name}/${shard.shard}` })),
     );
     if (new Set(shards.map(({ name }) => name)).size !== shards.length) this.#bad(`${root}: a shard is there twice`);
     if (new Set(shards.map(({ key }) => key)).size !== shards.length) this.#bad(`${root}: two shards share an object`);
     let bytes = 0;
-    for (const { name, key, size, sha256: wanted } of shards) {
+    for (const { name, key, size, sha256: wanted, incremental } of shards) {
       expected.add(key);
       bytes += size;
       if (!key.startsWith(data)) this.#bad(`${name} of ${root} lies outside of its run: ${key}`);
+      if (incremental !== undefined) {
+        const packs = await this.#incremental(key, { size, sha256: wanted, ...incremental }, sizes);
+        for (const pack of packs) (pack.startsWith(data) ? expected : referred).add(pack);
+        continue;
+      }
       if (sizes.get(key) !== size) this.#bad(`${key} has ${sizes.get(key)} bytes, the manifest says ${size}`);
       const digest = await this.#hash(key);
       if (digest !== wanted) this.#bad(`${key} hashes to ${digest}, the manifest says ${wanted}`);
+    }
+    const others = [...new Set([...referred].map((pack) => pack.split('/')[2] ?? ''))].sort();
+    if (others.join() !== [...(commit.references ?? [])].sort().join()) {
+      this.#bad(`${root} refers to ${others.join()}, its record says ${commit.references?.join()}`);
     }
     if (commit.totals?.shards !== shards.length)
       this.#bad(`${root}: the record counts ${commit.totals?.shards} shards`);
@@ -175,6 +189,33 @@ class Scanner {
     for (const key of keys) {
       if (key.startsWith(`${root}/data/`) && !expected.has(key)) this.#bad(`data of no manifest: ${key}`);
     }
+  }
+
+  /** @returns keys of the packs that the shard needs */
+  async #incremental(
+    key: string,
+    shard: { size: number; sha256: string; recipeBytes: number; recipeSha256: string },
+    sizes: ReadonlyMap<string, number>,
+  ): Promise<string[]> {
+    const recipe = await this.#get(key);
+    if (recipe?.length !== shard.recipeBytes || sha256(recipe) !== shard.recipeSha256) {
+      this.#bad(`${key} is not the recipe of the manifest`);
+      return [];
+    }
+    const root = `${key.split('/').slice(0, 2).join('/')}/`;
+    const found = await putTogether(recipe, async (path) => {
+      const pack = sizes.has(`${root}${path}`) ? await this.#get(`${root}${path}`) : undefined;
+      this.#bytes += pack?.length ?? 0;
+      return pack;
+    });
+    this.#objects += 1 + found.packs.size;
+    for (const problem of found.problems) this.#bad(`${key}: ${problem}`);
+    if (found.sha256 !== shard.sha256 || found.size !== shard.size) {
+      this.#bad(
+        `${key} gives ${found.size} bytes of ${found.sha256}, the manifest says ${shard.size} of ${shard.sha256}`,
+      );
+    }
+    return [...found.packs.keys()].map((path) => `${root}${path}`);
   }
 
   async #uploads(): Promise<void> {
