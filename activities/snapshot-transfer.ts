@@ -35,7 +35,7 @@ export function createSnapshotTransferActivities(deps: ActivityDeps) {
      * Copy one stored shard snapshot into the bucket and prove that the bytes are the ones Qdrant hashed.
      *
      * Memory: at most lanes x part size per stream, and all streams of the worker together stay within
-     * FLEET_TRANSFER_BUFFER_BYTES, whatever the snapshot's size. What an earlier attempt uploaded is
+     * FLEET_TRANSFER_BUFFER_BYTES, whatever the snapshot's or its parts' size. What an earlier attempt uploaded is
      * found by asking the store, compared with the source by CRC, and not sent again.
      *
      * @throws FleetError `SnapshotVanished` when the node no longer has the file, `IntegrityMismatch` when the bytes
@@ -50,14 +50,14 @@ export function createSnapshotTransferActivities(deps: ActivityDeps) {
       if (source.size !== snapshot.size) {
         throw mismatch(`${where} has ${source.size} bytes, Qdrant announced ${snapshot.size}`);
       }
-      const partSize = partSizeFor(snapshot.size, config.FLEET_TRANSFER_PART_BYTES);
+      const partSize = partSizeFor(snapshot.size, config.FLEET_TRANSFER_PART_BYTES, config.FLEET_S3_MAX_PARTS);
       let moved = 0;
       const result = await relay({
         source,
         store,
         key,
         partSize,
-        lanes: Math.max(1, Math.floor((config.FLEET_TRANSFER_LANES * config.FLEET_TRANSFER_PART_BYTES) / partSize)),
+        lanes: config.FLEET_TRANSFER_LANES,
         ...budget,
         signal: signal(),
         // Heartbeats come from moved bytes: a stream that stands still is one that Temporal ends.

@@ -23,6 +23,11 @@ if (text('PRINT_PARTS') === 'true') {
     print({ begun: part.body.length });
     return send(upload, part, signal);
   };
+  const stream = store.streamPart.bind(store);
+  store.streamPart = (upload, part, signal) => {
+    print({ begun: part.size });
+    return stream(upload, part, signal);
+  };
 }
 const { signal } = new AbortController();
 const buffers = new BufferPool(number('BUFFER_BYTES'));

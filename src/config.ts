@@ -1,5 +1,6 @@
 /** The configuration: one schema over the environment. `TEMPORAL_*` is read by Temporal's own configuration library. */
 import { readFileSync } from 'node:fs';
+import { getCACertificates } from 'node:tls';
 import { z } from 'zod';
 import { DEFAULT_PRESETS, DISTANCES, INDEX_TYPES, type CollectionPresets } from './domain/cluster.ts';
 import { messageOf } from './domain/errors.ts';
@@ -78,6 +79,18 @@ const presetsFile = z.string().transform((path, context): CollectionPresets => {
   return {};
 });
 
+/** A PEM file of authorities that are trusted beside the ones that Node trusts. */
+const certificates = z.string().transform((path, context): readonly string[] => {
+  try {
+    const text = readFileSync(path, 'utf8');
+    if (text.includes('-----BEGIN CERTIFICATE-----')) return [...getCACertificates('default'), text];
+    context.addIssue(`${path} holds no certificate in PEM ("-----BEGIN CERTIFICATE-----")`);
+  } catch (error) {
+    context.addIssue(`${path} cannot be read: ${messageOf(error)}`);
+  }
+  return [];
+});
+
 const schema = z.object({
   /** PostgreSQL, such as `postgres://user:password@host:5432/fleet`. */
   DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL' }),
@@ -87,6 +100,8 @@ const schema = z.object({
   FLEET_S3_ENDPOINT: z.url().optional(),
   FLEET_S3_NODE_ENDPOINT: z.url().optional(),
   FLEET_S3_FORCE_PATH_STYLE: flag,
+  FLEET_S3_CA_FILE: certificates.optional(),
+  FLEET_S3_MAX_PARTS: z.coerce.number().int().min(1000).max(10_000).default(10_000),
   KUBECONFIG: z.string().optional(),
   FLEET_QDRANT_RESOLVER: z.enum(['pod-ip', 'dns']).default('dns'),
   FLEET_QDRANT_HTTP_PORT: port(6333),

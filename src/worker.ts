@@ -103,6 +103,7 @@ function createStore(config: Config): BackupStore {
     bucket: config.FLEET_BACKUP_BUCKET,
     region: config.AWS_REGION,
     forcePathStyle: config.FLEET_S3_FORCE_PATH_STYLE,
+    ...(config.FLEET_S3_CA_FILE !== undefined && { ca: config.FLEET_S3_CA_FILE }),
     ...(config.FLEET_S3_ENDPOINT !== undefined && { endpoint: config.FLEET_S3_ENDPOINT }),
     ...(config.FLEET_S3_NODE_ENDPOINT !== undefined && { nodeEndpoint: config.FLEET_S3_NODE_ENDPOINT }),
   });

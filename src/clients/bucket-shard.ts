@@ -113,7 +113,16 @@ export class BucketShard implements ShardBytes {
     const url = await store.presignOwnRead(key, URL_LIFETIME);
     try {
       const headers = { range: `bytes=${start}-${end}` };
-      await exchange({ url: new URL(url), headers, target, accept, signal, limiter, onBytes: () => undefined });
+      await exchange({
+        url: new URL(url),
+        ca: store.ca,
+        headers,
+        target,
+        accept,
+        signal,
+        limiter,
+        onBytes: () => undefined,
+      });
     } catch (error) {
       if (signal.aborted) throw signal.reason;
       if (FleetError.is(error)) throw error;

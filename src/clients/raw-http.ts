@@ -10,12 +10,27 @@ import { connect as connectTls } from 'node:tls';
 import { headEnd, MAX_HEAD, parseHead, plainLength, type ResponseHead } from './response-head.ts';
 import type { RateLimiter } from './transfer-budget.ts';
 
+/** Sends bytes. They are the connection's until `sent` is called, which it is in any case. */
+export type Send = (bytes: readonly Buffer[], sent: () => void) => void;
+
+/** A body that comes bit by bit, and so cannot be sent once more when a kept connection turns out to be closed. */
+export interface StreamedBody {
+  /** Bytes of all that will be sent. */
+  readonly length: number;
+  /** On a connection of its own. */
+  readonly fresh: boolean;
+  /** Called once, when the head is on its way. */
+  readonly begin: (send: Send) => void;
+}
+
 export interface Exchange {
   readonly url: URL;
   /** Names in lower case; `host`, `accept-encoding` and `content-length` are set here. */
   readonly headers: Readonly<Record<string, string>>;
   /** Makes it a PUT. Not to be changed before the answer is there. */
-  readonly body?: Buffer;
+  readonly body?: Buffer | StreamedBody;
+  /** Certificates of the authorities that are trusted, in PEM; default: those that Node trusts. */
+  readonly ca?: readonly string[] | undefined;
   /** Filled completely by the body, which has exactly this length. */
   readonly target: Buffer;
   /** Sees the head before any byte of the body, and throws when it is not what was asked for. */
@@ -49,15 +64,17 @@ const idle = new Map<string, Connection[]>();
 /** Done when `target` is full. Sends once more when a kept connection turns out to be closed. */
 export async function exchange(request: Exchange): Promise<void> {
   request.signal.throwIfAborted();
-  const kept = idle.get(request.url.origin)?.pop();
+  const { body } = request;
+  const kept = isStreamed(body) && body.fresh ? undefined : idle.get(request.url.origin)?.pop();
   if (kept !== undefined) {
     try {
       return await kept.run(request);
     } catch (error) {
-      if (!(error instanceof ConnectionLost) || error.answered || request.signal.aborted) throw error;
+      if (!(error instanceof ConnectionLost) || error.answered || request.signal.aborted || isStreamed(body))
+        throw error;
     }
   }
-  return new Connection(request.url).run(request);
+  return new Connection(request.url, request.ca).run(request);
 }
 
 interface Job extends Exchange {
@@ -77,7 +94,7 @@ class Connection {
   #job: Job | undefined;
   #timer: NodeJS.Timeout;
 
-  constructor(url: URL) {
+  constructor(url: URL, ca: readonly string[] | undefined) {
     this.#origin = url.origin;
     const host = url.hostname.replace(/^\[|\]$/g, '');
     const onread = {
@@ -88,7 +105,7 @@ class Connection {
     const address = { host, port: Number(url.port) || (secure ? 443 : 80), onread };
     // A name is needed for the certificate; an address must not be sent as one.
     this.#socket = secure
-      ? connectTls({ ...address, ...(/^[\d.]+$|:/.test(host) ? {} : { servername: host }) })
+      ? connectTls({ ...address, ...(ca && { ca: [...ca] }), ...(/^[\d.]+$|:/.test(host) ? {} : { servername: host }) })
       : connectPlain({ ...address, noDelay: true });
     this.#timer = setTimeout(() => this.#lost('no connection in 10 s'), CONNECT_TIMEOUT);
     this.#socket.once(secure ? 'secureConnect' : 'connect', () => this.#watch());
@@ -105,19 +122,37 @@ class Connection {
     try {
       await new Promise<void>((resolve, reject) => {
         signal.addEventListener('abort', onAbort, { once: true });
-        this.#job = { ...request, done: resolve, failed: reject, filled: undefined, reusable: true };
+        this.#job = {
+          ...request,
+          done: resolve,
+          failed: reject,
+          filled: undefined,
+          reusable: !isStreamed(request.body),
+        };
         if (this.#socket.destroyed) return this.#lost('the connection was closed');
         if (!this.#socket.connecting) this.#watch();
         this.#socket.ref();
         // Both by one system call.
         this.#socket.cork();
         this.#socket.write(head, 'latin1');
-        if (request.body !== undefined) this.#socket.write(request.body);
+        if (request.body instanceof Buffer) this.#socket.write(request.body);
         this.#socket.uncork();
+        if (isStreamed(request.body)) request.body.begin((bytes, sent) => this.#send(bytes, sent));
       });
     } finally {
       signal.removeEventListener('abort', onAbort);
     }
+  }
+
+  #send(bytes: readonly Buffer[], sent: () => void): void {
+    this.#socket.cork();
+    for (const [index, piece] of bytes.entries()) {
+      if (index < bytes.length - 1) this.#socket.write(piece);
+      else this.#socket.write(piece, sent);
+    }
+    this.#socket.uncork();
+    // The time to connect is not to be made longer.
+    if (!this.#socket.destroyed && !this.#socket.connecting) this.#watch();
   }
 
   /** Never more than the range: what is too much lands in the scratch buffer. */
@@ -153,7 +188,7 @@ class Connection {
       const early = Math.min(seen.length - end, length);
       seen.copy(job.target, 0, end, end + early);
       job.filled = 0;
-      job.reusable = !/close/i.test(head.headers.get('connection') ?? '') && early === seen.length - end;
+      job.reusable &&= !/close/i.test(head.headers.get('connection') ?? '') && early === seen.length - end;
       this.#scratchFilled = 0;
       return early === 0 && length > 0 ? true : this.#body(job, early);
     } catch (error) {
@@ -199,7 +234,8 @@ class Connection {
   #watch(): void {
     clearTimeout(this.#timer);
     // Nothing comes while a body goes out.
-    const patience = STALL_TIMEOUT + (this.#job?.body?.length ?? 0) / SLOWEST;
+    const body = this.#job?.body;
+    const patience = STALL_TIMEOUT + (isStreamed(body) ? this.#socket.writableLength : (body?.length ?? 0)) / SLOWEST;
     this.#timer = setTimeout(() => this.#lost(`no byte for ${Math.round(patience / 1000)} s`), patience);
     if (this.#job === undefined) this.#timer.unref();
   }
@@ -219,6 +255,10 @@ class Connection {
     this.#job = undefined;
     job?.failed(error);
   }
+}
+
+function isStreamed(body: Buffer | StreamedBody | undefined): body is StreamedBody {
+  return body !== undefined && 'begin' in body;
 }
 
 function requestHead({ url, headers, body }: Exchange): string {

@@ -1,8 +1,13 @@
-/** Copy a snapshot into the bucket part by part: several lanes, each with one buffer that it reads into and sends from. */
-import { createHash, type Hash } from 'node:crypto';
-import { setImmediate as nextTurn } from 'node:timers/promises';
+/**
+ * Copy a snapshot into the bucket part by part.
+ *
+ * Parts of which the memory budget holds several are read whole by several lanes and sent from the buffer they were read
+ * into. Larger ones pass through: small frames are read ahead, hashed in order and sent on while the part is being read.
+ */
 import { FleetError } from '../domain/errors.ts';
-import { base64Crc32, combineCrc32 } from './crc32.ts';
+import { InOrderDigest } from './in-order-digest.ts';
+import { sendBuffered, waitAlive, type PartWork } from './buffered-parts.ts';
+import { sendStreamed } from './streamed-parts.ts';
 import type { BackupStore, UploadedPart } from './s3.ts';
 import type { SnapshotSource } from './snapshot-source.ts';
 import type { BufferPool, RateLimiter } from './transfer-budget.ts';
@@ -36,12 +41,15 @@ export interface RelayResult {
 }
 
 const MiB = 1024 * 1024;
-/** S3 allows 10,000 parts; a few are left as a margin. */
-const MAX_PARTS = 9900;
 
-/** Bytes of a part such that the object fits into S3's limit of 10,000 parts. */
-export function partSizeFor(size: number, configured: number): number {
-  return Math.max(configured, Math.ceil(size / MAX_PARTS / MiB) * MiB);
+/**
+ * Bytes of a part such that the object fits into the store's limit of parts, with a margin of 1 %.
+ *
+ * @param maxParts 10,000 in S3, fewer in some stores
+ */
+export function partSizeFor(size: number, configured: number, maxParts = 10_000): number {
+  const most = Math.max(1, Math.floor(maxParts * 0.99));
+  return Math.max(configured, Math.ceil(size / most / MiB) * MiB);
 }
 
 /**
@@ -51,7 +59,9 @@ export function partSizeFor(size: number, configured: number): number {
  *    CRC32 and sent only where it differs.
  * 2. The source is read and hashed completely each time, in order: the hash's state cannot be kept over a crash, and
  *    reading is cheaper than sending.
- * 3. On failure the open upload stays, for the next attempt, unless that is useless; whoever gives up for good aborts
+ * 3. Memory: at most lanes x part size out of the shared budget; for parts that pass through, as many frames as the
+ *    budget has, whatever the size of a part.
+ * 4. On failure the open upload stays, for the next attempt, unless that is useless; whoever gives up for good aborts
  *    it.
  */
 export async function relay(options: RelayOptions): Promise<RelayResult> {
@@ -61,58 +71,28 @@ export async function relay(options: RelayOptions): Promise<RelayResult> {
   const upload = finished === undefined ? await openUpload(store, key) : undefined;
   const held = new Map(upload?.parts.map((part) => [part.partNumber, part]));
   const order = new InOrderDigest(options.sha256 ?? true);
-  const done = new Map<number, UploadedPart>();
-  let next = 0;
   let sent = 0;
-
-  // One lane's failure ends the others, so that nothing is still being sent when the caller goes on.
-  const failed = new AbortController();
-  const abort = AbortSignal.any([signal, failed.signal]);
-
-  const relayPart = async (index: number, body: Buffer): Promise<void> => {
-    const start = index * partSize;
-    const crc = await source.readInto(body, start, abort, options.onProgress, options.limiter);
-    await order.turn(index, body, crc, abort);
-    if (upload === undefined) return;
-    const checksum = base64Crc32(crc);
-    const partNumber = index + 1;
-    const old = held.get(partNumber);
-    if (old !== undefined && old.size === body.length && old.crc32 === checksum) {
-      done.set(partNumber, old);
-    } else {
-      const { uploadId } = upload;
-      done.set(partNumber, await store.uploadPart({ key, uploadId }, { partNumber, body, crc32: checksum }, abort));
-      sent += body.length;
-    }
-    options.onProgress(body.length);
+  const done = new Map<number, UploadedPart>();
+  const ended = new AbortController();
+  const work: PartWork = {
+    ...options,
+    size: Math.min(partSize, source.size),
+    count,
+    upload: upload && { key, uploadId: upload.uploadId },
+    held,
+    order,
+    signal: AbortSignal.any([signal, ended.signal]),
+    fail: (error) => ended.abort(error),
+    done: (part) => done.set(part.partNumber, part),
+    sent: (bytes) => {
+      sent += bytes;
+    },
   };
-
-  const lane = async (): Promise<void> => {
-    try {
-      while (next < count) {
-        const size = Math.min(partSize, source.size);
-        const buffer = await waitAlive(options.buffers.take(size, abort), options.onProgress);
-        try {
-          // Taken with the buffer in hand: parts before this one then have theirs too, and cannot be waiting for it.
-          const index = next;
-          next += 1;
-          if (index < count) {
-            await relayPart(index, buffer.subarray(0, Math.min(partSize, source.size - index * partSize)));
-          }
-        } finally {
-          options.buffers.give(buffer);
-        }
-      }
-    } catch (error) {
-      failed.abort(error);
-      throw error;
-    }
-  };
-  const lanes = Array.from({ length: Math.min(options.lanes, count) }, lane);
-  const outcomes = await Promise.allSettled(lanes);
-  const failure = outcomes.find((outcome) => outcome.status === 'rejected');
-  if (failure !== undefined) {
-    const reason: unknown = signal.aborted ? signal.reason : firstCause(failed.signal, failure.reason);
+  const fits = work.size * options.lanes <= options.buffers.budget;
+  try {
+    await (fits || !store.takesTrailers ? sendBuffered(work) : sendStreamed(work));
+  } catch (error) {
+    const reason: unknown = signal.aborted ? signal.reason : ended.signal.aborted ? ended.signal.reason : error;
     // The backup may be long committed, and nobody come back for the upload: when there is nothing in it to take up, or
     // the snapshot is gone, it goes.
     if (upload?.isNew === true && (done.size === 0 || FleetError.is(reason, 'SnapshotVanished'))) {
@@ -127,7 +107,9 @@ export async function relay(options: RelayOptions): Promise<RelayResult> {
     throw new FleetError('IntegrityMismatch', `${key} holds other bytes than the snapshot it was made from.`);
   }
   const parts = [...done.values()].sort((a, b) => a.partNumber - b.partNumber);
-  const completed = await store.completeUpload({ key, uploadId: upload.uploadId }, parts, source.size);
+  // Putting many parts together takes a store seconds to minutes.
+  const completing = store.completeUpload({ key, uploadId: upload.uploadId }, parts, source.size);
+  const completed = await waitAlive(completing, options.onProgress);
   if (completed === undefined) {
     // The key appeared meanwhile: a completion whose answer was lost, or an attempt that was thought dead.
     await store.abortUpload({ key, uploadId: upload.uploadId });
@@ -153,62 +135,4 @@ async function openUpload(
     if (parts !== undefined) return { uploadId, parts, isNew: false };
   }
   return { uploadId: await store.createUpload(key), parts: [], isNew: true };
-}
-
-/** The failure that ended the others, rather than their aborts. */
-function firstCause(ended: AbortSignal, fallback: unknown): unknown {
-  return ended.aborted ? ended.reason : fallback;
-}
-
-/** Other streams may have the buffers for long; this one is well meanwhile. */
-async function waitAlive<T>(waiting: Promise<T>, onProgress: (bytes: number) => void): Promise<T> {
-  const timer = setInterval(() => onProgress(0), 2000);
-  try {
-    return await waiting;
-  } finally {
-    clearInterval(timer);
-  }
-}
-
-/** Bytes hashed at a stretch: 2 ms, then others get their turn. */
-const STRETCH = 4 * MiB;
-
-/** Hashes parts in their order, although lanes read them in any. */
-class InOrderDigest {
-  readonly #sha256: Hash | undefined;
-  #crc = 0;
-  #index = 0;
-  readonly #waiting = new Map<number, () => void>();
-
-  constructor(sha256: boolean) {
-    this.#sha256 = sha256 ? createHash('sha256') : undefined;
-  }
-
-  /** Wait for the parts before `index`, then hash this one. */
-  async turn(index: number, body: Buffer, crc: number, signal: AbortSignal): Promise<void> {
-    if (this.#index !== index) {
-      await new Promise<void>((resolve, reject) => {
-        const onAbort = () => reject(signal.reason as Error);
-        if (signal.aborted) return onAbort();
-        signal.addEventListener('abort', onAbort, { once: true });
-        this.#waiting.set(index, () => {
-          signal.removeEventListener('abort', onAbort);
-          resolve();
-        });
-      });
-    }
-    for (let at = 0; at < body.length && this.#sha256 !== undefined; at += STRETCH) {
-      if (at > 0) await nextTurn();
-      this.#sha256.update(body.subarray(at, at + STRETCH));
-    }
-    this.#crc = combineCrc32(this.#crc, crc, body.length);
-    this.#index += 1;
-    const wake = this.#waiting.get(this.#index);
-    this.#waiting.delete(this.#index);
-    wake?.();
-  }
-
-  result(): { sha256: string; crc32: string } {
-    return { sha256: this.#sha256?.digest('hex') ?? '', crc32: base64Crc32(this.#crc) };
-  }
 }

@@ -11,13 +11,14 @@ import {
   ListObjectsV2Command,
   ListPartsCommand,
   PutObjectCommand,
-  S3Client,
+  type S3Client,
   S3ServiceException,
   UploadPartCommand,
 } from '@aws-sdk/client-s3';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { FleetError, messageOf } from '../domain/errors.ts';
-import { putPart } from './part-upload.ts';
+import { PartStream, putPart, type Signing } from './part-upload.ts';
+import { buildClient, isStale } from './s3-client.ts';
 
 export interface StoreOptions {
   readonly bucket: string;
@@ -27,6 +28,8 @@ export interface StoreOptions {
   /** The store's address as Qdrant nodes see it, for presigned reads; default: `endpoint`. */
   readonly nodeEndpoint?: string;
   readonly forcePathStyle: boolean;
+  /** Certificates of the authorities that are trusted, in PEM; default: those that Node trusts. */
+  readonly ca?: readonly string[];
 }
 
 /** An object's body and what conditional writes need. */
@@ -46,6 +49,14 @@ export interface UploadedPart {
   readonly crc32: string;
 }
 
+/** A part that is sent while it is read. */
+export interface StreamedPart {
+  /** Send a chunk; it must not be changed before `sent` is called. */
+  write(bytes: Buffer, sent: () => void): void;
+  /** @returns `undefined` for anything but success: who has the bytes sends them again */
+  end(crc32: string): Promise<UploadedPart | undefined>;
+}
+
 export interface OpenUpload {
   readonly key: string;
   readonly uploadId: string;
@@ -55,47 +66,20 @@ export interface OpenUpload {
 /** Condition of a write: the key must be absent, or still have this ETag. */
 export type WriteCondition = { readonly absent: true } | { readonly etag: string };
 
-/** Milliseconds without a byte after which a connection is given up; putting many parts together takes a while. */
-const IDLE_TIMEOUT = 60_000;
-
 export class BackupStore {
   readonly bucket: string;
-  readonly #client: S3Client;
-  readonly #signer: S3Client;
-  readonly #endpoint: string | undefined;
-  /** Whether parts go the short way. It ends for good when the store refuses what it accepts from the SDK. */
-  #shortWay = true;
+  readonly #options: StoreOptions;
+  #client: S3Client;
+  #signer: S3Client;
+  /** Parts in a row that the store refused the short way and took from the SDK; after some there is no short way. */
+  #refusals = 0;
+  #trailers = true;
 
-  constructor({ bucket, region, endpoint, nodeEndpoint, forcePathStyle }: StoreOptions) {
-    this.bucket = bucket;
-    this.#endpoint = endpoint;
-    const build = (address: string | undefined) =>
-      new S3Client({
-        region,
-        forcePathStyle,
-        ...(address !== undefined && { endpoint: address }),
-        maxAttempts: 3,
-        // Several S3-compatible stores refuse checksums that the SDK adds unasked; ours are explicit.
-        requestChecksumCalculation: 'WHEN_REQUIRED',
-        responseChecksumValidation: 'WHEN_REQUIRED',
-        // A store that never sends `100 Continue` costs seconds per part.
-        // Of idling: the SDK's `requestTimeout` is of the whole request, however large, and by default only warns.
-        requestHandler: { expectContinue: false, connectionTimeout: 5000, socketTimeout: IDLE_TIMEOUT },
-      });
-    this.#client = build(endpoint);
-    this.#signer = nodeEndpoint === undefined ? this.#client : build(nodeEndpoint);
-    // Otherwise the SDK hashes each part with SHA-256 to sign it, about 0.5 CPU seconds a gigabyte; the part's CRC32
-    // is checked by the store and TLS or the loopback guards the way.
-    this.#client.middlewareStack.add(
-      (next) => (args) => {
-        const { request } = args as { request?: { headers?: Record<string, string>; query?: Record<string, unknown> } };
-        if (request?.headers !== undefined && request.query?.['partNumber'] !== undefined) {
-          request.headers['x-amz-content-sha256'] = 'UNSIGNED-PAYLOAD';
-        }
-        return next(args);
-      },
-      { step: 'build', name: 'unsignedPartPayload', priority: 'low' },
-    );
+  constructor(options: StoreOptions) {
+    this.bucket = options.bucket;
+    this.#options = options;
+    this.#client = buildClient(options);
+    this.#signer = this.#buildSigner();
   }
 
   /** @throws FleetError `StoreDenied` or `StoreUnavailable` when the bucket cannot be used */
@@ -270,8 +254,12 @@ export class BackupStore {
     signal?: AbortSignal,
   ): Promise<UploadedPart> {
     const { partNumber, body, crc32 } = part;
-    const etag = this.#shortWay ? await this.#putPart(upload, part, signal) : undefined;
-    if (etag !== undefined) return { partNumber, etag, size: body.length, crc32 };
+    const short = this.#refusals < 3 ? await this.#putPart(upload, part, signal) : undefined;
+    if (typeof short === 'string') {
+      this.#refusals = 0;
+      return { partNumber, etag: short, size: body.length, crc32 };
+    }
+    const before = this.#client;
     const answer = await this.#call(`upload part ${partNumber} of ${upload.key}`, () =>
       this.#client.send(
         new UploadPartCommand({
@@ -286,32 +274,76 @@ export class BackupStore {
         abort(signal),
       ),
     );
+    // 404: the upload is gone. From 500 on: a moment's trouble. Another client: other credentials.
+    if (short !== undefined && short < 500 && short !== 404 && this.#client === before) this.#refusals += 1;
     return { partNumber, etag: answer.ETag ?? '', size: body.length, crc32 };
   }
 
-  /** @returns the ETag, or `undefined` for anything but success: the SDK then sends the part and reads the error */
+  /** @returns the ETag, or for anything but success its status, if any: the SDK then sends the part and reads the error */
   async #putPart(
     upload: { key: string; uploadId: string },
     part: { partNumber: number; body: Buffer; crc32: string },
     signal: AbortSignal = new AbortController().signal,
-  ): Promise<string | undefined> {
-    const { config } = this.#client;
+  ): Promise<string | number | undefined> {
     try {
-      const [region, credentials] = await Promise.all([config.region(), config.credentials()]);
-      const { url } = config.endpointProvider({
-        Bucket: this.bucket,
-        Region: region,
-        ForcePathStyle: config.forcePathStyle === true,
-        ...(this.#endpoint !== undefined && { Endpoint: this.#endpoint }),
-      });
-      const outcome = await putPart({ bucket: url, ...upload, ...part }, { region, ...credentials }, signal);
-      if (typeof outcome === 'string') return outcome;
-      // 404: the upload is gone. From 500 on: a moment's trouble.
-      if (outcome < 500 && outcome !== 404) this.#shortWay = false;
+      const { bucket, signing } = await this.#shortWayOf();
+      return await putPart({ bucket, ...upload, ...part, ca: this.ca }, signing, signal);
     } catch (error) {
       if (signal.aborted) throw error;
+      return undefined;
     }
-    return undefined;
+  }
+
+  /** Authorities that are trusted with the store's name, for requests beside this client; default: Node's. */
+  get ca(): readonly string[] | undefined {
+    return this.#options.ca;
+  }
+
+  /** False once the store has refused a checksum behind the body; parts must then be held to be sent. */
+  get takesTrailers(): boolean {
+    return this.#trailers;
+  }
+
+  /**
+   * Begin a part whose CRC32 comes behind it.
+   *
+   * @param part.chunkSize bytes of all chunks that will be written but the last
+   * @param part.isRepeat it was refused before, by a store that was otherwise well: if it is now, trailers are
+   * @returns `undefined` when the store takes none
+   */
+  async streamPart(
+    upload: { key: string; uploadId: string },
+    part: { partNumber: number; size: number; chunkSize: number; isRepeat?: boolean },
+    signal: AbortSignal,
+  ): Promise<StreamedPart | undefined> {
+    if (!this.#trailers) return undefined;
+    const { bucket, signing } = await this.#shortWayOf();
+    signal.throwIfAborted();
+    const stream = new PartStream({ bucket, ...upload, ...part, ca: this.ca }, signing, signal);
+    const { partNumber, size, isRepeat = false } = part;
+    return {
+      write: (bytes, sent) => stream.write(bytes, sent),
+      end: async (crc32) => {
+        const outcome = await stream.end(crc32);
+        if (typeof outcome === 'string') return { partNumber, etag: outcome, size, crc32 };
+        if (isRepeat && outcome !== undefined && outcome < 500 && outcome !== 404) this.#trailers = false;
+        return undefined;
+      },
+    };
+  }
+
+  /** What a request of our own needs: the bucket's address, and the credentials of the moment. */
+  async #shortWayOf(): Promise<{ bucket: URL; signing: Signing }> {
+    const { config } = this.#client;
+    const { endpoint } = this.#options;
+    const [region, credentials] = await Promise.all([config.region(), config.credentials()]);
+    const { url } = config.endpointProvider({
+      Bucket: this.bucket,
+      Region: region,
+      ForcePathStyle: config.forcePathStyle === true,
+      ...(endpoint !== undefined && { Endpoint: endpoint }),
+    });
+    return { bucket: url, signing: { region, ...credentials } };
   }
 
   /** Parts that the store holds of an upload, or `undefined` when it knows no such upload. */
@@ -445,7 +477,7 @@ export class BackupStore {
   /** For callers to whom a missing key or a condition that does not hold is an answer. */
   async #ask<T>(what: string, send: () => Promise<T>): Promise<T> {
     try {
-      return await send();
+      return await this.#send(send);
     } catch (error) {
       const isAnswer = isPrecondition(error) || (isMissing(error) && nameOf(error) !== 'NoSuchBucket');
       throw isAnswer ? error : mapError(error, what, this.bucket);
@@ -454,10 +486,31 @@ export class BackupStore {
 
   async #call<T>(what: string, send: () => Promise<T>): Promise<T> {
     try {
-      return await send();
+      return await this.#send(send);
     } catch (error) {
       throw mapError(error, what, this.bucket);
     }
+  }
+
+  /** Credentials that have expired are taken anew from where they come from, once. */
+  async #send<T>(send: () => Promise<T>): Promise<T> {
+    const used = this.#client;
+    try {
+      return await send();
+    } catch (error) {
+      if (!isStale(error)) throw error;
+      // The SDK's own client keeps for good what has no date of expiry.
+      if (this.#client === used) {
+        this.#client = buildClient({ ...this.#options, before: used });
+        this.#signer = this.#buildSigner();
+      }
+      return await send();
+    }
+  }
+
+  #buildSigner(): S3Client {
+    const { nodeEndpoint } = this.#options;
+    return nodeEndpoint === undefined ? this.#client : buildClient({ ...this.#options, endpoint: nodeEndpoint });
   }
 }
 

@@ -38,7 +38,8 @@ interface Waiting {
  * is in use. Who comes first is served first, so that no stream starves.
  */
 export class BufferPool {
-  readonly #budget: number;
+  /** Bytes. */
+  readonly budget: number;
   readonly #free: Buffer[] = [];
   readonly #queue: Waiting[] = [];
   /** Bytes of all buffers, those in use and those that are free. */
@@ -46,7 +47,7 @@ export class BufferPool {
   #inUse = 0;
 
   constructor(budget = Number.POSITIVE_INFINITY) {
-    this.#budget = budget;
+    this.budget = budget;
   }
 
   /** Bytes of all buffers that exist. */
@@ -113,8 +114,8 @@ export class BufferPool {
   #make(size: number): Buffer | undefined {
     // Free ones that are too small make room.
     const idle = this.#free.reduce((sum, { length }) => sum + length, 0);
-    if (this.#inUse > 0 && this.#total - idle + size > this.#budget) return undefined;
-    while (this.#total + size > this.#budget && this.#free.length > 0) this.#total -= this.#free.pop()?.length ?? 0;
+    if (this.#inUse > 0 && this.#total - idle + size > this.budget) return undefined;
+    while (this.#total + size > this.budget && this.#free.length > 0) this.#total -= this.#free.pop()?.length ?? 0;
     this.#total += size;
     return Buffer.allocUnsafeSlow(size);
   }

@@ -85,7 +85,7 @@ function serve(size: number): string {
   return `${parts.tenant}/relay/${keys}`;
 }
 
-async function copy(key: string, change: Partial<RelayOptions> = {}) {
+async function copyWith(key: string, change: Partial<RelayOptions> = {}) {
   const signal = change.signal ?? new AbortController().signal;
   const source = await SnapshotSource.open(`http://${HOST}:6333/file`, {}, signal);
   const options = { source, key, signal, store: parts.store, partSize: PART, lanes: 2, buffers: new BufferPool() };
@@ -94,7 +94,14 @@ async function copy(key: string, change: Partial<RelayOptions> = {}) {
 
 const hash = () => createHash('sha256').update(node.body).digest('hex');
 
-describe('relay', () => {
+/** Parts of which the budget holds all lanes' are buffered; others pass through it in frames. */
+describe.for([
+  ['parts that are held', undefined],
+  ['parts that pass through', 4 * MiB],
+] as const)('relay of %s', ([, budget]) => {
+  const copy = (key: string, change: Partial<RelayOptions> = {}) =>
+    copyWith(key, { buffers: new BufferPool(budget), ...change });
+
   test.for([
     ['one small part', 1000],
     ['exactly one part', PART],
@@ -240,5 +247,14 @@ describe('partSizeFor', () => {
         if (part > least) expect(Math.ceil(bytes / (part - MiB))).toBeGreaterThan(9900);
       }),
     );
+  });
+
+  test('a store that takes 1,000 parts', () => {
+    fc.assert(
+      fc.property(size, configured, (bytes, least) => {
+        expect(Math.ceil(bytes / partSizeFor(bytes, least, 1000))).toBeLessThanOrEqual(1000);
+      }),
+    );
+    expect(partSizeFor(100 * 1024 * MiB, 8 * MiB, 1000)).toBe(104 * MiB);
   });
 });
