@@ -50,7 +50,8 @@ export function createRecoveryActivities(deps: ActivityDeps) {
      * Let one replica pull its shard from the bucket. Never repeated by itself: when two recoveries of one shard
      * overlap, the last one to finish wins.
      *
-     * @throws FleetError `QdrantUnavailable` when the node does not answer: it may have recovered the shard, or not
+     * @throws FleetError `QdrantUnavailable` when the node does not answer: it may have recovered the shard, or not;
+     *   `IntegrityMismatch` naming the object when other bytes arrived than were backed up
      */
     async recoverReplica(input: RecoveryInput): Promise<void> {
       const { peer, entry } = await prepare(input);
@@ -154,7 +155,17 @@ async function recover(
   { url, entry }: { url: string; entry: ShardEntry },
   { unseen, moves = () => false }: Watch,
 ): Promise<void> {
-  const outcome = await watched((ending) => client.until(ending).recoverShard(name, shard, url, entry.sha256), {
+  const call = (ending: AbortSignal) =>
+    client
+      .until(ending)
+      .recoverShard(name, shard, url, entry.sha256)
+      .catch((error: unknown) => {
+        // What arrived is not what was backed up: altered on its way, which another try may mend, or in the bucket.
+        if (!FleetError.is(error, 'QdrantRejected') || !/checksum/i.test(error.message)) throw error;
+        const told = `${pod} got other bytes than were backed up for "${name}" shard ${shard}, object ${entry.key}`;
+        throw new FleetError('IntegrityMismatch', `${told}: ${error.message}`, { cause: error });
+      });
+  const outcome = await watched(call, {
     running: async (ending) => moves() || (await client.until(ending).gauge('snapshot_recovery_running', name)) > 0,
     signal: signal(),
     unseen,

@@ -31,6 +31,7 @@ import { freeDisk } from './disk.ts';
 import { reachablePeers } from './peers.ts';
 import { relayNotConfigured, type ReplicaTask } from './recovery.ts';
 import { readEntry, renewLease } from './restore-source.ts';
+import { compareSample, readSample } from './sample.ts';
 
 /** What a restore is going to do. */
 export interface RestorePlan {
@@ -233,13 +234,16 @@ export function createRestoreActivities(deps: ActivityDeps) {
     },
 
     /**
-     * Prove that each replica of each shard holds what was backed up.
+     * Prove that each replica of each shard holds what was backed up: its number of points, the payload indexes, and the
+     * points of its sample, read through the node that holds the replica.
      *
-     * @returns points in the collection
+     * @returns points in the collection, how many of them were compared, and shards that have no sample
      * @throws FleetError `ClusterNotReady` while a replica is not Active, `IntegrityMismatch` when counts or indexes differ
      */
-    async verifyRestoredCollection(input: CollectionTarget): Promise<{ points: number }> {
-      const { entry, name, replicas, wanted, client } = await readReplicas(input);
+    async verifyRestoredCollection(
+      input: CollectionTarget,
+    ): Promise<{ points: number; compared: number; unsampled: number }> {
+      const { entry, name, replicas, wanted, client, peers } = await readReplicas(input);
       let total = 0;
       for (const { shard, points } of entry.shards) {
         const found = replicas.filter((replica) => replica.shard === shard);
@@ -266,7 +270,20 @@ export function createRestoreActivities(deps: ActivityDeps) {
       if (lost.length > 0) {
         throw new FleetError('IntegrityMismatch', `"${name}" lacks the payload indexes ${lost.join(', ')}.`);
       }
-      return { points: total };
+      let compared = 0;
+      for (const shard of entry.shards) {
+        const sample = await readSample(store, shard);
+        if (sample === undefined) continue;
+        for (const { peer } of replicas.filter((replica) => replica.shard === shard.shard)) {
+          const node = peers.find(({ id }) => id === peer);
+          if (node === undefined) throw new FleetError('ClusterNotReady', `Peer ${peer} has gone.`);
+          const what = `Collection "${name}", shard ${shard.shard} on ${node.name}`;
+          await compareSample(node.client, name, shard, sample, what);
+        }
+        compared += sample.points.length;
+      }
+      const unsampled = entry.shards.filter(({ sample }) => sample === undefined).length;
+      return { points: total, compared, unsampled };
     },
 
     /** Point the aliases at the restored collections, all in one call. */
@@ -341,7 +358,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
       })),
     );
     const [{ client }] = peers;
-    return { entry, name, replicas, wanted: replicasOf(entry.config, peers.length, replicationFactor), client };
+    return { entry, name, replicas, wanted: replicasOf(entry.config, peers.length, replicationFactor), client, peers };
   }
 }
 

@@ -11,6 +11,7 @@ import { readCommitted } from './backup-records.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { shardBytes } from './restore-source.ts';
+import { readSample, SAMPLE_POINTS, sampleSeed, writeSample } from './sample.ts';
 
 export interface ShardRef {
   readonly collection: string;
@@ -73,21 +74,23 @@ export function createVerificationActivities(deps: ActivityDeps) {
 
     /**
      * Read back what was just uploaded, hash it, and let Qdrant's engine open and count it: a backup is not committed
-     * before its shards have been seen to load.
+     * before its shards have been seen to load. Some of its points are written down beside it, to be compared when it
+     * was restored.
      *
      * @throws FleetError `IntegrityMismatch` when it is not what was sent, or does not open
      */
     async openCopiedShard(
       input: Pick<ShardEntry, 'key' | 'size' | 'sha256' | 'incremental'> & { location?: BackupLocation },
-    ): Promise<{ points: number }> {
+    ): Promise<{ points: number; sample: NonNullable<ShardEntry['sample']> }> {
       const python = config.FLEET_ENGINE_PYTHON;
       if (python === undefined) throw new FleetError('Internal', 'FLEET_ENGINE_PYTHON is not set on this worker.');
       return withScratch(async (scratch) => {
         const file = join(scratch, 'shard.snapshot');
         const wrong = await reread(input.location, input, file);
         if (wrong !== undefined) throw new FleetError('IntegrityMismatch', `${input.key} ${wrong}.`);
-        const { points } = await openShard(python, file, scratch, signal());
-        return { points };
+        const wanted = { seed: sampleSeed(input), points: SAMPLE_POINTS };
+        const { points, sample = [] } = await openShard(python, file, scratch, signal(), wanted);
+        return { points, sample: await writeSample(store, input, sample) };
       });
     },
 
@@ -109,13 +112,19 @@ export function createVerificationActivities(deps: ActivityDeps) {
     const wrong = await reread(location, entry, file);
     if (wrong !== undefined) return wrong;
     try {
-      const { points, indexes } = await openShard(python, file, scratch, signal());
+      const kept = await readSample(store, entry);
+      const wanted = kept && { seed: kept.seed, points: kept.points.length };
+      const { points, indexes, sample } = await openShard(python, file, scratch, signal(), wanted);
       const { low, high } = pointRange(entry.points);
       if (points < low || points > high) {
         return `holds ${points} points, the manifest says ${low === high ? low : `${low} to ${high}`}`;
       }
       const missing = Object.keys(collection.payloadSchema).filter((field) => !indexes.includes(field));
-      return missing.length === 0 ? undefined : `lacks the payload indexes ${missing.join(', ')}`;
+      if (missing.length > 0) return `lacks the payload indexes ${missing.join(', ')}`;
+      const other = kept?.points.find(({ id, sha256 }) =>
+        sample?.every((point) => point.id !== id || point.sha256 !== sha256),
+      );
+      return other === undefined ? undefined : `has another point ${other.id} than its sample says`;
     } catch (error) {
       if (FleetError.is(error, 'IntegrityMismatch')) return error.message;
       throw error;

@@ -76,12 +76,14 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
       const stored = await transfer(snapshot);
       // The node's file goes as soon as it is copied; what is looked at from here on is the copy.
       await remove(snapshot.name);
-      const points = { ...snapshot.points, ...(await countCopy(stored)) };
+      const { exact, sample } = await openCopy(stored);
+      const points = { ...snapshot.points, ...(exact !== undefined && { exact }) };
       return {
         collection,
         shard,
         ...stored,
         points,
+        ...(sample !== undefined && { sample }),
         cutAt: snapshot.cutAt,
         ...(task.shardKey !== undefined && { shardKey: task.shardKey }),
         sourcePeer: peer,
@@ -107,13 +109,13 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
     return { key, size: copy.size, sha256: copy.sha256, crc32: copy.crc32 };
   }
 
-  async function countCopy(stored: Stored): Promise<{ exact?: number }> {
+  async function openCopy(stored: Stored): Promise<Pick<CopiedShard, 'sample'> & { exact?: number }> {
     if (stored.size > (input.engineMaxBytes ?? 0)) return {};
-    const { points } = await control.openCopiedShard.executeWithOptions(
+    const { points, sample } = await control.openCopiedShard.executeWithOptions(
       streaming(transferQueue, `Open and count the copy of ${what}`),
       [stored.incremental === undefined ? stored : { ...stored, location }],
     );
-    return { exact: points };
+    return { exact: points, sample };
   }
 
   function remove(name: string): Promise<void> {

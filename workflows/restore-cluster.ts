@@ -168,10 +168,10 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
         ({ unknown }) => (unknown.length === 0 ? 'nothing is in the way' : `not known: ${unknown.join(', ')}`),
       );
 
-      const points = await operation.step(
+      const { points } = await operation.step(
         STEPS.restore,
         async () => {
-          let total = 0;
+          const total = { points: 0, compared: 0, unsampled: 0 };
           let restored = 0;
           await inParallel(names, PARALLEL_COLLECTIONS, async (collection) => {
             const as = nameIn(rename, collection);
@@ -183,7 +183,7 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
                 if (ours) await dropWhenIdle({ target, collection: as });
               });
             }
-            const restoredPoints = await restoreCollection(
+            const proven = await restoreCollection(
               { ...{ target, location, collection }, ...(as !== collection && { as }), ...replicas },
               {
                 ...(relayQueue !== undefined && { relayQueue }),
@@ -195,14 +195,16 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
                 },
               },
             );
-            // Not `total += await ...`: that would add to what the total was before the other lane's result.
-            total += restoredPoints;
+            total.points += proven.points;
+            total.compared += proven.compared ?? 0;
+            total.unsampled += proven.unsampled ?? 0;
             restored += 1;
             operation.advance(STEPS.restore, restored, names.length, 'collections');
           });
           return total;
         },
-        (total) => `${total} points, counted on every replica`,
+        ({ points: counted, compared, unsampled }) =>
+          `${counted} points, counted on every replica; ${compared} of them compared${unsampled === 0 ? '' : `, ${unsampled} shards without a sample`}`,
       );
 
       let aliases = 0;

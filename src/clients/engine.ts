@@ -12,6 +12,15 @@ export interface OpenedShard {
   readonly points: number;
   /** Fields with a payload index, sorted. */
   readonly indexes: readonly string[];
+  /** Where one was asked for. */
+  readonly sample?: readonly SampledPoint[];
+}
+
+export interface SampledPoint {
+  /** A decimal number or a UUID. */
+  readonly id: string;
+  /** Hex, see point-digest.ts. */
+  readonly sha256: string;
 }
 
 const SCRIPT = fileURLToPath(new URL('../verify/open_shard.py', import.meta.url));
@@ -30,6 +39,7 @@ export async function withScratch<T>(use: (folder: string) => Promise<T>): Promi
  * Open one stored shard snapshot.
  *
  * @param scratch a folder for its unpacked form
+ * @param sample chooses up to `points` points by their ids and a seed
  * @throws FleetError `IntegrityMismatch` when the engine cannot open it
  */
 export async function openShard(
@@ -37,11 +47,15 @@ export async function openShard(
   snapshot: string,
   scratch: string,
   signal: AbortSignal,
+  sample?: { readonly seed: string; readonly points: number },
 ): Promise<OpenedShard> {
   const folder = join(scratch, 'unpacked');
   await mkdir(folder);
+  const chosen = sample === undefined ? [] : [sample.seed, String(sample.points)];
   try {
-    const { stdout } = await execa(python, [SCRIPT, snapshot, folder], {
+    const { stdout } = await execa(python, [SCRIPT, snapshot, folder, ...chosen], {
+      // No compiled modules beside the script, where nothing may be written.
+      env: { PYTHONDONTWRITEBYTECODE: '1' },
       cancelSignal: signal,
       forceKillAfterDelay: 2000,
       maxBuffer: 1024 * 1024,

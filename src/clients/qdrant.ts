@@ -265,6 +265,19 @@ export class QdrantClient {
     return true;
   }
 
+  /** Points by id with payload and all vectors; those that do not exist are left out. */
+  async points(
+    collection: string,
+    ids: readonly (number | string)[],
+    shardKey?: string | number,
+  ): Promise<{ id: number | string; payload?: unknown; vector?: unknown }[]> {
+    const key = shardKey === undefined ? {} : { shard_key: shardKey };
+    return this.#result('POST', this.#path(collection, '/points'), {
+      ...{ ids, with_payload: true, with_vector: true },
+      ...key,
+    });
+  }
+
   async shardSnapshots(collection: string, shard: number): Promise<SnapshotDescription[]> {
     return this.#result('GET', this.#path(collection, `/shards/${shard}/snapshots`));
   }

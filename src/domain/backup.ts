@@ -35,6 +35,15 @@ export interface ShardEntry {
     /** Counted by Qdrant's engine in the very snapshot, where it was opened before the commit. */
     readonly exact?: number;
   };
+  /** Points to compare after a restore; absent where the engine did not open the shard. */
+  readonly sample?: {
+    /** S3 key of the sample. */
+    readonly key: string;
+    /** Hex, of the object. */
+    readonly sha256: string;
+    /** How many there are. */
+    readonly points: number;
+  };
   readonly sourcePeer: string;
   /** ISO 8601: when Qdrant made the snapshot. Shards are not cut at one moment. */
   readonly cutAt: string;

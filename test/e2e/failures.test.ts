@@ -208,7 +208,8 @@ describe('restore', () => {
     }
     const input = { tenant: fleet.tenant, source: 'twice', backup: backup?.backup, cluster: 'bad', nodes: 1 };
     const ended = await failure(await fleet.start('RestoreCluster', input));
-    expect(ended.code).toMatch(/^Qdrant(Rejected|Unavailable)$/);
+    expect(ended.code).toBe('IntegrityMismatch');
+    expect(ended.message).toMatch(/object \S+\.snapshot/);
     expect(ended.message).not.toContain('X-Amz');
     await expectNothing(fleet, 'bad');
   });

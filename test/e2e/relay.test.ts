@@ -48,6 +48,19 @@ test('via the worker: every replica of every shard goes through it, and equals w
   for (const peer of [0, 1]) expect(await access.digest('documents', peer)).toEqual(digest);
 });
 
+test('a bit that turned over on its way: dropped, made again, and right the second time', async () => {
+  s3.inject({
+    fault: { kind: 'flip', side: 'response', at: 100_000, bit: 3 },
+    ...{ method: 'GET', path: /shard-0\.snapshot/, times: 1 },
+  });
+  const more = { cluster: 'relayed', nodes: undefined, via: 'worker', rename: { documents: 'second' } };
+  const result = await fleet.run('RestoreCluster', restore('relayed', more));
+  expect(s3.log.filter(({ name }) => name === 'response flip')).toHaveLength(1);
+  // The shard that was refused is not counted, and the other one went twice.
+  expect(Number(result['relayed'])).toBeGreaterThan(2 * Number(result['bytes']));
+  expect(await (await fleet.access('relayed')).digest('second')).toEqual(digest);
+});
+
 test('via the bucket: refused by the network, told with both remedies, and nothing is left', async () => {
   const ended = await fleet.run('RestoreCluster', restore('pulled', { nodes: 1 })).catch((error: unknown) => error);
   const { message } = (ended as WorkflowFailedError).cause as Error;

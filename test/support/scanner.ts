@@ -42,6 +42,7 @@ interface ManifestShard {
   readonly size: number;
   readonly sha256: string;
   readonly incremental?: { readonly recipeBytes: number; readonly recipeSha256: string; readonly written: number };
+  readonly sample?: { readonly key: string; readonly sha256: string };
 }
 
 interface Commit {
@@ -166,7 +167,11 @@ class Scanner {
     if (new Set(shards.map(({ name }) => name)).size !== shards.length) this.#bad(`${root}: a shard is there twice`);
     if (new Set(shards.map(({ key }) => key)).size !== shards.length) this.#bad(`${root}: two shards share an object`);
     let bytes = 0;
-    for (const { name, key, size, sha256: wanted, incremental } of shards) {
+    for (const { name, key, size, sha256: wanted, incremental, sample } of shards) {
+      if (sample !== undefined) {
+        expected.add(sample.key);
+        if ((await this.#hash(sample.key)) !== sample.sha256) this.#bad(`${sample.key} is not the one of the manifest`);
+      }
       expected.add(key);
       bytes += size;
       if (!key.startsWith(data)) this.#bad(`${name} of ${root} lies outside of its run: ${key}`);

@@ -68,6 +68,9 @@ describe.concurrent('RestoreCluster into a cluster that exists', () => {
     const progress = await run.progress();
     expect(progress).toMatchObject({ kind: 'restore', cluster: 'again', percent: 100 });
     expect(progress.steps.find(({ name }) => name === 'Create the cluster')).toMatchObject({ phase: 'skipped' });
+    expect(progress.steps.find(({ name }) => name === 'Restore the collections')).toMatchObject({
+      message: '30 points, counted on every replica; 15 of them compared',
+    });
     // A closed workflow still answers.
     expect((await run.handle.describe()).status.name).toBe('COMPLETED');
   });
@@ -106,10 +109,10 @@ describe.concurrent('RestoreCluster into a cluster that exists', () => {
   });
 
   test('once one collection failed, no other is begun, and those that were begun end first', async () => {
-    const second = gate<{ points: number }>();
+    const second = gate<{ points: number; compared: number; unsampled: number }>();
     const run = await workflows.start('RestoreCluster', INPUT, {
       recoverReplica: ({ collection }) => {
-        if (collection === 'one') throw gaveUp('IntegrityMismatch')();
+        if (collection === 'one') throw gaveUp('QdrantRejected')();
         return Promise.resolve();
       },
       verifyRestoredCollection: () => second.promise,
@@ -117,8 +120,8 @@ describe.concurrent('RestoreCluster into a cluster that exists', () => {
     await run.saw('recoverReplica ended', 4);
     await run.saw('verifyRestoredCollection');
     expect(run.of('dropRestoredCollection')).toEqual([]);
-    second.resolve({ points: 10 });
-    expect(await run.outcome()).toMatchObject({ type: 'IntegrityMismatch' });
+    second.resolve({ points: 10, compared: 0, unsampled: 1 });
+    expect(await run.outcome()).toMatchObject({ type: 'QdrantRejected' });
     expect(collectionsOf(run, 'createRestoredCollection').sort()).toEqual(['one', 'two']);
     expect(collectionsOf(run, 'dropRestoredCollection').sort()).toEqual(['one', 'two']);
     expectNoPullDuringADrop(run);
@@ -149,7 +152,7 @@ describe.concurrent('RestoreCluster into a cluster that exists', () => {
     expectNoPullDuringADrop(run);
   });
 
-  test.for(['QdrantUnavailable', 'StoreUnavailable', 'KubernetesUnavailable', 'SomethingElse'])(
+  test.for(['QdrantUnavailable', 'StoreUnavailable', 'IntegrityMismatch', 'SomethingElse'])(
     'a recovery that ends with %s is tried in three rounds, and then given up',
     async (code) => {
       const run = await workflows.run('RestoreCluster', ONE, { recoverReplica: gaveUp(code) });

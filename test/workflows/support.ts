@@ -339,7 +339,7 @@ function fakeActivities(transferQueue: string): Fakes {
     awaitRecoveriesIdle: nothing,
     dropReplacedCollection: nothing,
     dropRestoredCollection: nothing,
-    verifyRestoredCollection: () => ({ points: 10 }),
+    verifyRestoredCollection: () => ({ points: 10, compared: 5, unsampled: 0 }),
     restoreAliases: () => ({ aliases: 1 }),
     listBackupShards: () => ({
       shards: [0, 1, 2].map((shard) => ({ collection: 'documents', shard, size: 1000 })),

@@ -18,6 +18,15 @@ export interface RestoreWay {
   readonly onRelayed: (bytes: number) => void;
 }
 
+/** What was proven of a collection. */
+interface RestoredCollection {
+  readonly points: number;
+  /** Points of its samples that were read and compared; absent in runs that began before there were any. */
+  readonly compared?: number;
+  /** Shards without a sample. */
+  readonly unsampled?: number;
+}
+
 export interface CollectionInput {
   readonly target: ClusterRef;
   readonly location: BackupLocation;
@@ -32,27 +41,32 @@ export interface CollectionInput {
  * Restore one collection. When a recovery ends without an answer nobody knows whether it still runs, and two that
  * overlap undo each other; so the collection, which is ours, is dropped once all nodes are idle, and made again.
  *
- * @returns points in it
+ * Bytes that were altered on their way are another reason to start over.
+ *
+ * @throws ApplicationFailure what the last round failed with
  */
-export async function restoreCollection(input: CollectionInput, way: RestoreWay): Promise<number> {
+export async function restoreCollection(input: CollectionInput, way: RestoreWay): Promise<RestoredCollection> {
   const { target, collection, as: name = collection } = input;
   const what = `"${name}"`;
   for (let round = 1; ; round += 1) {
+    let pulling = false;
     try {
       await create();
       const replicas = await control.placeReplicas.executeWithOptions(polled(300, `Replicas of ${what} in place`), [
         input,
       ]);
+      pulling = true;
       await pullAll(input, replicas, way);
-      const verified = await control.verifyRestoredCollection.executeWithOptions(
-        polled(600, `Count ${what} on every replica`),
-        [input],
-      );
-      return verified.points;
+      pulling = false;
+      return await control.verifyRestoredCollection.executeWithOptions(polled(600, `Count ${what} on every replica`), [
+        input,
+      ]);
     } catch (error) {
       if (isCancellation(error) || !isFailure(error)) throw error;
       // A recovery is tried once only, so whatever another try could mend ends up here.
-      if (!isRetryable(reasonOf(error).code) || round === MAX_ROUNDS) throw error;
+      const { code } = reasonOf(error);
+      const mendable = isRetryable(code) || (pulling && code === 'IntegrityMismatch');
+      if (!mendable || round === MAX_ROUNDS) throw error;
       await CancellationScope.nonCancellable(() => dropWhenIdle({ target, collection: name }));
     }
   }

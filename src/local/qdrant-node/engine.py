@@ -34,6 +34,7 @@ def shard_config(params: Json) -> edge.EdgeConfig:
             multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
             if spec.get("multivector_config") else None,
             datatype=DATATYPES.get(spec.get("datatype") or "", None),
+            quantization_config=quantization(spec.get("quantization_config")),
         )
         for name, spec in dense_vectors(params).items()
     }
@@ -41,7 +42,18 @@ def shard_config(params: Json) -> edge.EdgeConfig:
         name: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf if (spec or {}).get("modifier") == "idf" else None)
         for name, spec in (params.get("sparse_vectors") or {}).items()
     }
-    return edge.EdgeConfig(vectors=vectors or None, sparse_vectors=sparse or None, max_search_threads=1)
+    return edge.EdgeConfig(vectors=vectors or None, sparse_vectors=sparse or None, max_search_threads=1,
+                           quantization_config=quantization(params.get("quantization_config")))
+
+
+def quantization(spec: Json | None) -> Any:
+    """What the engine is to quantise. It does so when it optimises, which this node never asks it to: the configuration
+    travels with the shard, quantised vectors there are none."""
+    if scalar := (spec or {}).get("scalar"):
+        return edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=scalar.get("quantile"))
+    if "binary" in (spec or {}):
+        return edge.BinaryQuantizationConfig()
+    return None
 
 
 def field_schema(schema: Any) -> Any:

@@ -299,7 +299,9 @@ class Node:
             shard = self.shards.get(key)
             if shard is None:
                 folder = os.path.join(self.settings.storage_path, "collections", name, key[0], str(key[1]))
-                shard = LocalShard(folder, collection["config"]["params"], collection["payload_schema"])
+                config = collection["config"]
+                params = {**config["params"], "quantization_config": config.get("quantization_config")}
+                shard = LocalShard(folder, params, collection["payload_schema"])
                 self.shards[key] = shard
                 if opening:
                     shard.engine()
