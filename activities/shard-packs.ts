@@ -85,11 +85,11 @@ export function createShardPackActivities(steps: Steps) {
     const stored = await transfer(pack, task, snapshot);
     await beating(() => steps.deleteShardSnapshot({ ...ref, task, name: snapshot.name }));
     const copy = stored.incremental === undefined ? stored : { ...stored, location };
-    const exact =
-      stored.size <= engineMaxBytes ? { exact: (await beating(() => steps.openCopiedShard(copy))).points } : {};
+    const opened = stored.size <= engineMaxBytes ? await beating(() => steps.openCopiedShard(copy)) : undefined;
     return {
       ...{ collection, shard, ...stored },
-      points: { ...snapshot.points, ...exact },
+      points: { ...snapshot.points, ...(opened !== undefined && { exact: opened.points }) },
+      ...(opened !== undefined && { sample: opened.sample }),
       cutAt: snapshot.cutAt,
       ...(shardKey !== undefined && { shardKey }),
       sourcePeer: peer,

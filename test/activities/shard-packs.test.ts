@@ -33,7 +33,7 @@ function steps(change: { transfer?: (shard: number) => void } = {}) {
       taken.push(`delete ${name}`);
       return Promise.resolve();
     },
-    openCopiedShard: () => Promise.resolve({ points: 4 }),
+    openCopiedShard: () => Promise.resolve({ points: 4, sample: { key: 'sample', sha256: 'cc', points: 4 } }),
     sweepShardSnapshots: ({ known }) => {
       taken.push(`sweep but ${known.join()}`);
       return Promise.resolve();
@@ -69,6 +69,7 @@ describe('a pack', () => {
       steps().activities.copyShardPack({ ...PACK, engineMaxBytes: 5 }),
     );
     expect(first?.points).toEqual({ before: 3, after: 3, exact: 4 });
+    expect(first?.sample).toEqual({ key: 'sample', sha256: 'cc', points: 4 });
   });
 
   test('an incremental one is copied as blocks', async () => {
