@@ -6,8 +6,8 @@ import { createAwsNetworkActivities } from './aws-network.ts';
 import { createAwsNodeGroupActivities } from './aws-node-groups.ts';
 import { createAwsPlanActivities } from './aws-plan.ts';
 import { createAwsStorageActivities } from './aws-storage.ts';
-import { createBackupLaneActivities } from './backup-lanes.ts';
 import { createBackupStoreActivities } from './backup-store.ts';
+import { createApiKeyActivities } from './api-key.ts';
 import { createCatalogActivities } from './catalog.ts';
 import { createClusterUpdateActivities } from './cluster-update.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -18,31 +18,26 @@ import { createQdrantActivities } from './qdrant.ts';
 import { createRecoveryActivities } from './recovery.ts';
 import { createRestoreActivities } from './restore.ts';
 import { createRetentionActivities } from './retention.ts';
-import { createShardPackActivities } from './shard-packs.ts';
 import { createSnapshotTransferActivities } from './snapshot-transfer.ts';
 import { createSnapshotsLeftActivities } from './snapshots-left.ts';
 import { createVerificationActivities } from './verification.ts';
 
 export function createActivities(deps: ActivityDeps) {
-  const single = {
-    ...createQdrantActivities(deps),
-    ...createSnapshotTransferActivities(deps),
-    ...createIncrementalTransferActivities(deps),
-    ...createVerificationActivities(deps),
-  };
   return {
-    ...single,
-    ...createShardPackActivities(single),
     ...createCatalogActivities(deps),
     ...createKubernetesActivities(deps),
     ...createHelmActivities(deps),
     ...createClusterUpdateActivities(deps),
-    ...createBackupLaneActivities(deps),
+    ...createApiKeyActivities(deps),
+    ...createQdrantActivities(deps),
     ...createBackupStoreActivities(deps),
     ...createRecoveryActivities(deps),
     ...createRestoreActivities(deps),
     ...createRetentionActivities(deps),
+    ...createSnapshotTransferActivities(deps),
     ...createSnapshotsLeftActivities(deps),
+    ...createIncrementalTransferActivities(deps),
+    ...createVerificationActivities(deps),
     ...createAwsPlanActivities(deps),
     ...createAwsNetworkActivities(deps),
     ...createAwsControlPlaneActivities(deps),

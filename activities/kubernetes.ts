@@ -38,8 +38,7 @@ export function createKubernetesActivities({ clusters, config }: ActivityDeps) {
 
     /** Generate the cluster's API key into a Secret, once. It never leaves Kubernetes and this process. */
     async ensureApiKey(ref: ClusterRef): Promise<void> {
-      // A letter first and no punctuation: the official chart writes keys unquoted into YAML.
-      const key = `q${randomBytes(32).toString('base64url').replaceAll(/[-_]/g, 'x')}`;
+      const key = newApiKey();
       const { name, key: entry } = API_KEY_SECRET;
       const { kubernetes } = await clusters.of(ref);
       await kubernetes.createSecret(namespaceOf(ref), name, { [entry]: key }, clusterLabels(ref));
@@ -106,6 +105,11 @@ function storePort(endpoint: string | undefined): number {
   if (endpoint === undefined) return 443;
   const { port, protocol } = new URL(endpoint);
   return port === '' ? (protocol === 'http:' ? 80 : 443) : Number(port);
+}
+
+/** A letter first and no punctuation: the official chart writes keys unquoted into YAML. */
+export function newApiKey(): string {
+  return `q${randomBytes(32).toString('base64url').replaceAll(/[-_]/g, 'x')}`;
 }
 
 function clusterLabels({ tenant, cluster }: ClusterRef): Record<string, string> {

@@ -11,6 +11,7 @@ import type { Api, ApiDeps, ApiEnv } from './context.ts';
 import { problem, problemOf, RequestError } from './problem.ts';
 import { backupRoutes } from './routes/backups.ts';
 import { clusterRoutes } from './routes/clusters.ts';
+import { lifeRoutes } from './routes/life.ts';
 import { docsRoutes } from './routes/docs.ts';
 import { healthRoutes } from './routes/health.ts';
 import { operationRoutes } from './routes/operations.ts';
@@ -49,6 +50,7 @@ export function createApp(deps: ApiDeps): Api {
 
   healthRoutes(api, deps);
   clusterRoutes(api, deps);
+  lifeRoutes(api, deps);
   backupRoutes(api, deps);
   scheduleRoutes(api, deps);
   operationRoutes(api, deps);

@@ -146,6 +146,29 @@ export const UpdateBody = z
   })
   .openapi('UpdateRequest', { description: 'What is left out stays as it is.' });
 
+export const DeleteBody = z
+  .strictObject({
+    finalBackup: z.boolean().optional().openapi({ description: 'Back the cluster up before anything goes.' }),
+    undoHours: z.number().min(0).max(8760).optional().openapi({
+      description: 'Hours in which the deletion can be taken back; the cluster is suspended meanwhile. Default 0.',
+    }),
+  })
+  .openapi('DeleteRequest');
+
+export const ResumeBody = z
+  .strictObject({ readyTimeoutSeconds: z.int().min(1).max(86_400).optional() })
+  .openapi('ResumeRequest');
+
+export const RotateBody = z
+  .strictObject({
+    readyTimeoutSeconds: z.int().min(1).max(86_400).optional(),
+    allowDowntime: z.boolean().optional(),
+    graceSeconds: z.int().min(0).max(86_400).optional().openapi({
+      description: 'Time for users of the old key to take up the new one; default 300.',
+    }),
+  })
+  .openapi('RotateRequest');
+
 export const BackupBody = z
   .strictObject({
     collections: collections.optional(),

@@ -133,7 +133,7 @@ const schema = z.object({
   FLEET_TRANSFER_PART_BYTES: bytes(8 * MiB, 5 * MiB, 5 * 1024 * MiB),
   FLEET_TRANSFER_LANES: z.coerce.number().int().min(1).max(64).default(4),
   FLEET_TRANSFER_STREAMS: z.coerce.number().int().min(1).max(64).default(2),
-  FLEET_TRANSFER_BUFFER_BYTES: bytes(40 * MiB, 5 * MiB, Number.MAX_SAFE_INTEGER),
+  FLEET_TRANSFER_BUFFER_BYTES: bytes(48 * MiB, 5 * MiB, Number.MAX_SAFE_INTEGER),
   FLEET_TRANSFER_BYTES_PER_SECOND: z.coerce.number().int().min(MiB).optional(),
   FLEET_RESTORE_VIA: z.enum(RESTORE_VIA).default('bucket'),
   /** Without it this worker serves no shards. */
@@ -144,7 +144,6 @@ const schema = z.object({
   FLEET_RELAY_PORT: z.coerce.number().int().min(0).max(65_535).default(0),
   /** Python that has `qdrant-edge-py`, Qdrant's engine as a library; without it backups are re-hashed, not opened. */
   FLEET_ENGINE_PYTHON: z.string().optional(),
-  FLEET_SMALL_SHARD_BYTES: bytes(16 * MiB, 0, Number.MAX_SAFE_INTEGER),
   FLEET_ENGINE_MAX_BYTES: bytes(256 * MiB, 0, Number.MAX_SAFE_INTEGER),
   FLEET_API_HOST: z.string().min(1).default('127.0.0.1'),
   FLEET_API_PORT: port(8080),

@@ -3,6 +3,8 @@ export { BackupCluster } from './backup-cluster.ts';
 export { BackupPeer } from './backup-peer.ts';
 export { DeleteCluster } from './delete-cluster.ts';
 export { ProvisionCluster } from './provision-cluster.ts';
+export { RotateApiKey } from './rotate-api-key.ts';
+export { ResumeCluster, SuspendCluster } from './suspend-cluster.ts';
 export { UpdateCluster } from './update-cluster.ts';
 export { RestoreCluster } from './restore-cluster.ts';
 export { RetentionSweep } from './retention-sweep.ts';

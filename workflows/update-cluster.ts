@@ -127,9 +127,7 @@ async function perform(step: UpdateStep, name: string, change: Change, context: 
       await CancellationScope.nonCancellable(async () => {
         await control.removePeers({ ...ref, nodes: step.nodes });
         await change.apply({ nodes: step.nodes });
-        await control.awaitPodsGone.executeWithOptions(change.wait('Wait until the pods are gone'), [
-          { ...ref, nodes: step.nodes },
-        ]);
+        await change.awaitPodsGone(step.nodes);
         await control.removeSurplusClaims({ ...ref, nodes: step.nodes });
       });
       await change.awaitPeers();

@@ -12,7 +12,7 @@ import { outputsOf } from '../../src/domain/kubernetes-objects.ts';
 import { namespaceOf } from '../../src/domain/naming.ts';
 import { addRoute, type Api, type ApiContext, type ApiDeps } from '../context.ts';
 import { clusterNotFound, clusterParam, isClusterName, pageAfter, pageOf, readBody, readQuery } from '../request.ts';
-import { Cluster, NoBody, PageQuery, ProvisionBody, RetentionBody, UpdateBody } from '../schemas.ts';
+import { Cluster, DeleteBody, PageQuery, ProvisionBody, RetentionBody, UpdateBody } from '../schemas.ts';
 import { accepted, startOperation } from '../start-operation.ts';
 import { body, json, pageOfSchema, param, problems, started, startHeaders } from './documentation.ts';
 import { z } from '@hono/zod-openapi';
@@ -88,12 +88,16 @@ export function clusterRoutes(api: Api, deps: ApiDeps): void {
       path: '/v1/clusters/{cluster}',
       tags: TAGS,
       summary: 'Delete a cluster; its backups stay',
-      request: { params: z.object({ cluster: param.cluster }), headers: startHeaders },
+      request: {
+        params: z.object({ cluster: param.cluster }),
+        headers: startHeaders,
+        body: body(DeleteBody, false),
+      },
       responses: { ...started(), ...problems('InvalidInput', 'ClusterNotFound', 'IdempotencyKeyReused') },
     },
     async (c) => {
       const [tenant, cluster] = [c.get('tenant'), clusterParam(c)];
-      const input = await readBody(c, { schema: NoBody, fixed: { tenant, cluster }, parse: parseDeleteInput });
+      const input = await readBody(c, { schema: DeleteBody, fixed: { tenant, cluster }, parse: parseDeleteInput });
       const summary = `Delete ${tenant}/${cluster}`;
       const check = async () => void (await existingCluster(c, deps));
       return accepted(c, await startOperation(c, deps, { kind: 'delete', cluster, input, summary, check }));

@@ -26,6 +26,7 @@ export const ERROR_CODES = {
   InfrastructureBlocked: { class: 'wait', status: 409, title: 'Something keeps the infrastructure from going' },
   NamespaceNotOurs: { class: 'fail', status: 409, title: 'The namespace belongs to someone else' },
   TopologyUnstable: { class: 'fail', status: 409, title: 'Shards are being moved or lack an active replica' },
+  UndeleteRefused: { class: 'fail', status: 409, title: 'There is no deletion to take back' },
   UpdateRefused: { class: 'fail', status: 422, title: 'The cluster cannot be changed like this' },
   RestoreRefused: { class: 'fail', status: 422, title: 'The backup cannot be restored into this target' },
   IdempotencyKeyReused: { class: 'fail', status: 422, title: 'The idempotency key was used for another request' },

@@ -34,7 +34,24 @@ export interface UpdateInput extends ClusterRef, UpdateRequest {
   readonly moveTimeoutSeconds?: number;
 }
 
-export type DeleteInput = ClusterRef;
+export interface DeleteInput extends ClusterRef {
+  /** Back the cluster up before anything goes; default no. */
+  readonly finalBackup?: boolean;
+  /** Hours in which the deletion can be taken back; the cluster is suspended meanwhile. Default 0: gone at once. */
+  readonly undoHours?: number;
+}
+
+export interface ResumeInput extends ClusterRef {
+  /** Seconds to wait for all peers and replicas; default 900. */
+  readonly readyTimeoutSeconds?: number;
+}
+
+export interface RotateInput extends ResumeInput {
+  /** Restart pods although collections without a second replica cannot be reached meanwhile. */
+  readonly allowDowntime?: boolean;
+  /** Seconds in which users of the old key are to take up the new one; default 300. */
+  readonly graceSeconds?: number;
+}
 
 export interface BackupInput extends ClusterRef {
   /** Only these collections; default all. */
@@ -107,7 +124,28 @@ export function parseUpdateInput(input: unknown): UpdateInput {
 }
 
 export function parseDeleteInput(input: unknown): DeleteInput {
+  return readInput(input, (r) => ({
+    ...clusterRef(r),
+    ...r.boolean('finalBackup'),
+    ...r.number('undoHours', { min: 0, max: 8760 }),
+  }));
+}
+
+export function parseSuspendInput(input: unknown): ClusterRef {
   return readInput(input, clusterRef);
+}
+
+export function parseResumeInput(input: unknown): ResumeInput {
+  return readInput(input, (r) => ({ ...clusterRef(r), ...r.integer('readyTimeoutSeconds', { min: 1, max: 86_400 }) }));
+}
+
+export function parseRotateInput(input: unknown): RotateInput {
+  return readInput(input, (r) => ({
+    ...clusterRef(r),
+    ...r.integer('readyTimeoutSeconds', { min: 1, max: 86_400 }),
+    ...r.boolean('allowDowntime'),
+    ...r.integer('graceSeconds', { min: 0, max: 86_400 }),
+  }));
 }
 
 export function parseBackupInput(input: unknown): BackupInput {

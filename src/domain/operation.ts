@@ -4,6 +4,9 @@
 export const OPERATION_KINDS = {
   provision: 'ProvisionCluster',
   update: 'UpdateCluster',
+  suspend: 'SuspendCluster',
+  resume: 'ResumeCluster',
+  'rotate-key': 'RotateApiKey',
   delete: 'DeleteCluster',
   backup: 'BackupCluster',
   restore: 'RestoreCluster',

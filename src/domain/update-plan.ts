@@ -21,6 +21,8 @@ export interface UpdateRequest {
   readonly config?: QdrantSettings;
   /** Restart pods although collections without a second replica cannot be reached meanwhile. */
   readonly allowDowntime?: boolean;
+  /** Restart every pod, whatever else is asked for. */
+  readonly restart?: boolean;
   readonly provider?: ProviderName;
   readonly replicationFactor?: number;
 }
@@ -191,11 +193,12 @@ function byVersion(a: string, b: string): number {
 
 function planConfigure(
   spec: ClusterSpec,
-  { resources, config, version }: UpdateRequest,
+  { resources, config, version, restart }: UpdateRequest,
   { pods }: ObservedCluster,
   upgrading: boolean,
 ): UpdateStep[] {
   const changed =
+    restart === true ||
     (resources !== undefined && !sameJson(resources, spec.resources ?? {})) ||
     (config !== undefined && !sameJson(config, spec.config ?? {}));
   if (changed) return [{ kind: 'configure', restarts: pods.length }];

@@ -15,9 +15,11 @@ import { ensureTools, MissingToolchainError, ToolInstallError } from './toolchai
 
 const VERBS = { start, demo, reset, tools } as const;
 
-/** What the verbs take: `start --aws`, `demo --provider aws`. */
+/** What the verbs take: `start --aws`, `demo --provider aws`, `demo --life`. */
 interface Arguments {
   readonly aws: boolean;
+  /** Show the life of a cluster instead of the main job. */
+  readonly life?: boolean | undefined;
 }
 
 const FORESEEN = [
@@ -40,17 +42,17 @@ async function start(interrupted: AbortSignal, { aws }: Arguments): Promise<numb
 }
 
 /** Shows the demonstration on the stack that runs, or else on one of its own that it stops at the end. */
-async function demo(interrupted: AbortSignal, { aws }: Arguments): Promise<number> {
+async function demo(interrupted: AbortSignal, { aws, life }: Arguments): Promise<number> {
   const running = findRunning(dataDirectory());
   if (running !== undefined) {
     log(`Using the stack that runs: ${running.links.api}`);
-    const equal = await Promise.race([runDemo(running, aws), aborted(interrupted)]);
+    const equal = await Promise.race([runDemo(running, { aws, life }), aborted(interrupted)]);
     if (interrupted.aborted) return INTERRUPTED;
     return equal === true ? 0 : 1;
   }
   return withStack({ interrupted, aws }, async (stack, crashed) => {
     log(`\n${summary(stack)}\n`);
-    const equal = await Promise.race([runDemo(stack, aws), aborted(interrupted), crashed]);
+    const equal = await Promise.race([runDemo(stack, { aws, life }), aborted(interrupted), crashed]);
     return equal === true ? 0 : 1;
   });
 }
@@ -108,9 +110,10 @@ async function withStack(
 }
 
 /** The demonstration is loaded only here, so that a start does not pay for it. Answers whether all is as it should be. */
-async function runDemo(stack: RunningStack, aws: boolean): Promise<boolean> {
+async function runDemo(stack: RunningStack, { aws, life }: Arguments): Promise<boolean> {
   const { DemoFailedError } = await import('./demo/follow.ts');
   try {
+    if (life === true) return await (await import('./demo/life.ts')).runLife(stack);
     if (aws) return await (await import('./demo/aws.ts')).runAwsDemo(stack);
     return await (await import('./demo/demo.ts')).runDemo(stack);
   } catch (error) {
@@ -183,6 +186,7 @@ function interruption(): AbortSignal {
 function readArguments(verb: string, given: readonly string[]): Arguments | undefined {
   const text = given.join(' ').replace('=', ' ');
   if (text === '' || (verb === 'demo' && text === '--provider kubernetes')) return { aws: false };
+  if (verb === 'demo' && text === '--life') return { aws: false, life: true };
   if ((verb === 'start' && text === '--aws') || (verb === 'demo' && text === '--provider aws')) return { aws: true };
   return undefined;
 }
@@ -191,7 +195,9 @@ async function main(): Promise<number> {
   const [verb = '', ...given] = process.argv.slice(2);
   const parsed = Object.hasOwn(VERBS, verb) ? readArguments(verb, given) : undefined;
   if (parsed === undefined) {
-    console.error('Usage: npm start [-- --aws] | npm run demo [-- --provider aws] | npm run reset | npm run tools');
+    console.error(
+      'Usage: npm start [-- --aws] | npm run demo [-- --provider aws | --life] | npm run reset | npm run tools',
+    );
     return 2;
   }
   const interrupted = interruption();

@@ -47,16 +47,10 @@ async function record({ env }: Infrastructure): Promise<void> {
     await run('ProvisionCluster', 'done', { ...DOCS, nodes: 2, collections: COLLECTIONS });
     const docs = await ClusterAccess.open(env['KUBECONFIG'] ?? '', DOCS);
     await docs.load('documents', points(100));
-  });
-  // Small shards with activities of their own, as large ones have them.
-  await withWorker({ ...env, FLEET_SMALL_SHARD_BYTES: '0' }, async () => {
-    const { id } = await run('BackupCluster', 'one-collection', { ...DOCS, collections: ['documents'] });
-    await save('BackupPeer', 'large-shards', await childOf(id, '/peer-'));
-  });
 
-  await withWorker(env, async () => {
     const { id, result } = await run('BackupCluster', 'done', { ...DOCS, retention: { keepLast: 1, undoHours: 0 } });
     await save('BackupPeer', 'done', await childOf(id, '/peer-'));
+    await run('BackupCluster', 'one-collection', { ...DOCS, collections: ['documents'] });
     await run('VerifyBackup', 'done', { ...DOCS, backup: result['backup'] });
 
     const restore = { tenant: TENANT, source: 'docs', backup: result['backup'] };
@@ -66,6 +60,14 @@ async function record({ env }: Infrastructure): Promise<void> {
     await run('UpdateCluster', 'upgrade', { ...DOCS, nodes: 2, version: 'v1.19.0', allowDowntime: true });
     await run('UpdateCluster', 'dry-run', { ...DOCS, nodes: 3, dryRun: true });
     await failed('UpdateCluster', 'refused', { ...DOCS, storage: '1Gi' });
+    await run('RotateApiKey', 'done', { ...DOCS, graceSeconds: 1, allowDowntime: true });
+    await run('SuspendCluster', 'done', DOCS);
+    await run('ResumeCluster', 'done', DOCS);
+    const deletion = await start('DeleteCluster', 'undone', { ...DOCS, finalBackup: true, undoHours: 1 });
+    await phase(deletion, 'Suspended until the deletion can no longer be taken back');
+    await deletion.signal('undelete');
+    await deletion.result();
+    await save('DeleteCluster', 'undone', deletion.workflowId);
     await run('RetentionSweep', 'done', { ...DOCS, policy: { keepLast: 1, undoHours: 0 } });
     await run('RetentionSweep', 'dry-run', { ...DOCS, policy: { keepLast: 1 }, dryRun: true });
     await failed('BackupCluster', 'no-such-collection', { ...DOCS, collections: ['nothing'] });

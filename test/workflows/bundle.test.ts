@@ -36,7 +36,10 @@ test('exactly the public workflows and the child are exported, each under its ow
     'DeleteCluster',
     'ProvisionCluster',
     'RestoreCluster',
+    'ResumeCluster',
     'RetentionSweep',
+    'RotateApiKey',
+    'SuspendCluster',
     'UpdateCluster',
     'VerifyBackup',
   ]);

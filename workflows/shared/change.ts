@@ -49,6 +49,18 @@ export class Change {
     ]);
   }
 
+  awaitPodsGone(nodes: number): Promise<void> {
+    return control.awaitPodsGone.executeWithOptions(this.wait('Wait until the pods are gone'), [
+      { ...this.ref, nodes },
+    ]);
+  }
+
+  /** All peers up, all replicas Active; pods of an older template are restarted. */
+  async awaitWhole(): Promise<void> {
+    await this.awaitPeers();
+    await this.roll(() => undefined);
+  }
+
   /**
    * Restart every pod that runs an older template, one by one, each only when the cluster is whole.
    *

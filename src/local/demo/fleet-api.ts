@@ -32,6 +32,14 @@ export class FleetApi {
     return this.#start('POST', '/v1/clusters', cluster);
   }
 
+  update(cluster: string, change: Record<string, unknown>): Promise<string> {
+    return this.#start('PATCH', `/v1/clusters/${cluster}`, change);
+  }
+
+  act(cluster: string, verb: string, options: Record<string, unknown> = {}): Promise<string> {
+    return this.#start('POST', `/v1/clusters/${cluster}/${verb}`, options);
+  }
+
   remove(cluster: string): Promise<string> {
     return this.#start('DELETE', `/v1/clusters/${cluster}`);
   }

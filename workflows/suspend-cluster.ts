@@ -1,0 +1,68 @@
+import { parseResumeInput, parseSuspendInput } from '../src/domain/input.ts';
+import { control } from './shared/activity-proxies.ts';
+import { Change } from './shared/change.ts';
+import { checked } from './shared/input.ts';
+import { runOperation } from './shared/operation.ts';
+
+const LEASE = 'Take the lease';
+const SUSPEND = {
+  stop: 'Stop the pods',
+  schedules: 'Pause the schedules',
+  gone: 'Wait until the pods are gone',
+} as const;
+const RESUME = {
+  start: 'Start the pods',
+  whole: 'Wait until the cluster is whole',
+  schedules: 'Resume the schedules',
+} as const;
+
+/**
+ * Stop a cluster and keep it: no pods run, data, volume claims, API key and backups stay, schedules are paused.
+ *
+ * Input: `{"tenant":"acme","cluster":"docs"}`.
+ */
+export async function SuspendCluster(input: unknown): Promise<{ tenant: string; cluster: string; schedules: number }> {
+  const ref = checked(input, parseSuspendInput);
+  return runOperation({ kind: 'suspend', ref, steps: [LEASE, ...Object.values(SUSPEND)] }, async (operation) => {
+    await operation.step(LEASE, () => control.takeLease({ ...ref, mode: 'exclusive' }));
+    const { spec } = await control.loadCluster(ref);
+    const change = new Change(ref, spec);
+    return change.settle(async () => {
+      await change.enter('SUSPENDING');
+      await operation.step(SUSPEND.stop, () => change.apply({ suspended: true }));
+      // Only now: a schedule that fires before finds the cluster busy, and one that is paused too early may stay so.
+      const { schedules } = await operation.step(
+        SUSPEND.schedules,
+        () => control.pauseSchedules(ref),
+        (paused) => `${paused.schedules} paused`,
+      );
+      await operation.step(SUSPEND.gone, () => change.awaitPodsGone(0));
+      return { ...ref, schedules };
+    });
+  });
+}
+
+/**
+ * Start a suspended cluster again, and come back when every replica is Active.
+ *
+ * Input: `{"tenant":"acme","cluster":"docs"}`.
+ */
+export async function ResumeCluster(input: unknown): Promise<{ tenant: string; cluster: string; schedules: number }> {
+  const { readyTimeoutSeconds, ...ref } = checked(input, parseResumeInput);
+  return runOperation({ kind: 'resume', ref, steps: [LEASE, ...Object.values(RESUME)] }, async (operation) => {
+    await operation.step(LEASE, () => control.takeLease({ ...ref, mode: 'exclusive' }));
+    const { spec } = await control.loadCluster(ref);
+    const change = new Change(ref, spec, readyTimeoutSeconds);
+    return change.settle(async () => {
+      await change.enter('RESUMING');
+      await operation.step(RESUME.start, () => change.apply({ suspended: false }));
+      await operation.step(RESUME.whole, () => change.awaitWhole());
+      const { schedules } = await operation.step(
+        RESUME.schedules,
+        () => control.unpauseSchedules(ref),
+        (running) => `${running.schedules} resumed`,
+      );
+      return { ...ref, schedules };
+    });
+  });
+}
