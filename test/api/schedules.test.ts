@@ -18,6 +18,7 @@ test('a schedule is made, shown, listed, triggered and deleted', async () => {
     timeZone: 'Europe/Berlin',
     retention: { keepLast: 7 },
     collections: ['a'],
+    format: 'incremental',
     jitterSeconds: 60,
   };
   const made = await api.send('POST', path, { body });

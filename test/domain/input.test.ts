@@ -65,6 +65,11 @@ describe('workflow inputs', () => {
     expect(problems(parseRetentionInput, { ...ref, policy: { keepLast: 0 } })).toHaveProperty(['policy.keepLast']);
   });
 
+  test('a backup is full or incremental', () => {
+    expect(parseBackupInput({ ...ref, format: 'incremental' })).toEqual({ ...ref, format: 'incremental' });
+    expect(problems(parseBackupInput, { ...ref, format: 'delta' })['format']).toBe('must be one of full, incremental');
+  });
+
   test('a restore names a backup id', () => {
     const input = { tenant: 'acme', source: 'docs', cluster: 'docs2', backup: 'latest' };
     expect(problems(parseRestoreInput, input)['backup']).toContain('20261121T030000Z-1a2b3c4d');

@@ -1,16 +1,18 @@
 /** Incremental backups on the real stack: the second writes little, each restores EQUAL, and no block goes too early. */
+import type { ChildProcess } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { BackupManifest, CommitRecord } from '../../src/domain/backup.ts';
 import { backupKeys, clusterPrefix } from '../../src/domain/naming.ts';
-import { Fleet, smallPoints } from '../support/fleet.ts';
+import { exited, Fleet, smallPoints } from '../support/fleet.ts';
 import { scan } from '../support/scanner.ts';
 
 let fleet: Fleet;
+let worker: ChildProcess;
 const cluster = 'docs';
 
 beforeAll(async () => {
   fleet = await Fleet.open();
-  await fleet.worker();
+  worker = await fleet.worker();
   const collections = [{ preset: 'documents', vectorSize: 256, shardNumber: 2 }];
   await fleet.run('ProvisionCluster', { tenant: fleet.tenant, cluster, nodes: 2, collections });
 });
@@ -114,3 +116,28 @@ describe('two backups and what becomes of them', () => {
     expect(await violations()).toEqual([]);
   });
 });
+
+test('kill -9 in the middle of a pack and after the commit: one backup, and nothing is left over', async () => {
+  const base = await backUp();
+  const access = await fleet.access(cluster);
+  // Vectors of their own: a pack of 5 MiB and more for each shard.
+  await access.load(
+    'documents',
+    smallPoints(20_000, 256)
+      .slice(6060)
+      .map((point) => ({ ...point, vector: point.vector.map((x) => x + point.id / 7) })),
+  );
+  const digest = await access.digest('documents');
+  worker.kill('SIGKILL');
+  await exited(worker);
+  const handle = await fleet.start('BackupCluster', { ...ref(), format: 'incremental' });
+  for (const failpoint of ['uploadPart:2', 'commitBackup:after']) {
+    const dying = await fleet.worker({ failpoint, env: { FLEET_TRANSFER_PART_BYTES: String(5 * 1024 * 1024) } });
+    expect(await exited(dying)).toBe('SIGKILL');
+  }
+  await fleet.worker();
+  const { backup } = (await handle.result()) as { backup: string };
+  expect((await recordOf(backup)).references).toEqual([base.backup]);
+  expect(await violations()).toEqual([]);
+  expect(await restoredDigest(backup, 'three')).toEqual(digest);
+}, 180_000);

@@ -92,6 +92,17 @@ describe.concurrent('RetentionSweep', () => {
     expect(run.of('indexBackup')[0]?.input).toMatchObject({ state: 'DELETING' });
   });
 
+  test('a backup that others refer to is told with them, and they go first', async () => {
+    const found = { deleting: [day(1), day(2)].map((id) => ({ id, since: 0 })) };
+    const purgeBackup = ({ backup }: { backup: string }) =>
+      backup === day(1)
+        ? { state: 'DELETING' as const, objects: 0, heldBy: [day(3)] }
+        : { state: 'DELETED' as const, objects: 4 };
+    const run = await workflows.run('RetentionSweep', { ...REF, policy }, finding(found, { purgeBackup }));
+    expect(run.of('purgeBackup').map(({ input: { backup } }) => backup)).toEqual([day(2), day(1)]);
+    expect(run.ended).toMatchObject({ result: { purged: [day(2)], held: { [day(1)]: [day(3)] } } });
+  });
+
   test('unfinished backups are collected, unless they were committed after all', async () => {
     const run = await workflows.run(
       'RetentionSweep',
