@@ -87,7 +87,15 @@ export async function runLife({ env, links }: RunningStack): Promise<boolean> {
 
   async function underTraffic(what: string, begin: () => Promise<string>): Promise<void> {
     firstId += 1_000_000;
-    const options = { kubeconfig, ref, collection: COLLECTION, dimensions: DIMENSIONS, firstId };
+    const options = {
+      kubeconfig,
+      ref,
+      collection: COLLECTION,
+      dimensions: DIMENSIONS,
+      firstId,
+      writers: 1,
+      readers: 3,
+    };
     const traffic = await Traffic.start(options);
     const begun = Date.now();
     try {

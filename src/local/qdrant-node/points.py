@@ -11,7 +11,8 @@ from typing import Any, Iterable
 
 import metadata
 from engine import Json, check_vector, dense_vectors, id_order, pack_vector, point_id
-from errors import ApiError, bad_request, format_error, internal, no_collection, not_found, wrong_input
+from errors import ApiError, bad_request, format_error, internal, no_collection, not_found, unavailable
+from errors import wrong_input
 from node import Node, parallel
 from peers import PeerUnreachable
 
@@ -324,6 +325,8 @@ def apply_operation(shard: Any, operation: Json) -> None:
     except ApiError:
         raise
     except Exception as error:  # noqa: BLE001 - the engine raises bare Exception for refused input
+        if shard.removed:
+            raise unavailable("the shard is closed or has left this peer") from error
         raise wrong_input(str(error)) from error
 
 
@@ -333,6 +336,8 @@ def read_shard(shard: Any, request: Json) -> Any:
     except ApiError:
         raise
     except Exception as error:  # noqa: BLE001 - the engine raises bare Exception for refused input
+        if shard.removed:
+            raise unavailable("the shard is closed or has left this peer") from error
         raise wrong_input(str(error)) from error
 
 

@@ -209,11 +209,12 @@ class LocalShard:
 
     def close(self) -> None:
         with self.lock:
+            # First, so that a reader whose engine closes under it is told to look elsewhere.
+            self.removed = True
             if self._engine is not None:
                 self._engine.flush()
                 self._engine.close()
                 self._engine = None
-                self.removed = True
 
     def _create(self, path: str) -> Any:
         os.makedirs(path, exist_ok=True)
