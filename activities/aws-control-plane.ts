@@ -80,7 +80,7 @@ export function createAwsControlPlaneActivities(deps: ActivityDeps) {
               clientRequestToken: row.token,
               // EKS may have put a self-managed copy there, which the add-on takes over.
               resolveConflicts: 'OVERWRITE',
-              ...addonSettings(addonName, ledger.scope(false), roles.volumes),
+              ...addonSettings(addonName, roles.volumes),
               tags: { ...tags },
             }),
           );

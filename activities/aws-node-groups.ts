@@ -3,7 +3,7 @@ import type { Nodegroup } from '@aws-sdk/client-eks';
 import type { Aws } from '../src/clients/aws/clients.ts';
 import { awsErrorName, isExisting, isInUse, isNotFound } from '../src/clients/aws/errors.ts';
 import { findEc2, tagList } from '../src/clients/aws/inventory.ts';
-import { carries, clusterTags, eksNameOf, NODE_GROUP, type Tags } from '../src/domain/aws-names.ts';
+import { carries, eksNameOf, NODE_GROUP, type Tags } from '../src/domain/aws-names.ts';
 import type { AwsPlan, NetworkIds } from '../src/domain/aws-plan.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
@@ -111,8 +111,7 @@ export function createAwsNodeGroupActivities(deps: ActivityDeps) {
       for (const { id } of await findEc2(aws, TEMPLATE, scope)) {
         await aws.ec2.deleteLaunchTemplate({ LaunchTemplateId: id });
       }
-      // Kubernetes makes these, so they carry the cluster's tags and no operation's.
-      if (!onlyOwn || (await ownsNodeGroups(ledger))) await deleteVolumes(aws, clusterTags(ledger.owner));
+      await deleteVolumes(aws, scope);
       if (pending !== undefined) {
         throw new FleetError('InfrastructureNotReady', `A launch template may still appear; looking for it.`);
       }
@@ -122,11 +121,6 @@ export function createAwsNodeGroupActivities(deps: ActivityDeps) {
 
   async function open(ref: ClusterRef, region: string) {
     return { aws: await deps.aws.of(region), ledger: await Ledger.open(deps, ref, region) };
-  }
-
-  async function ownsNodeGroups(ledger: Ledger): Promise<boolean> {
-    const rows = await deps.catalog.resources(ledger.owner);
-    return rows.some((row) => row.kind === KIND && row.operation === ledger.owner.operation);
   }
 }
 

@@ -1,6 +1,6 @@
 /** Volumes of a cluster on AWS: the class that Kubernetes makes them by, and that none is left. */
 import { findEc2 } from '../src/clients/aws/inventory.ts';
-import { clusterTags, eksNameOf } from '../src/domain/aws-names.ts';
+import { clusterTags, eksNameOf, type Tags } from '../src/domain/aws-names.ts';
 import type { AwsSpec } from '../src/domain/aws.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import type { AppliedObject } from '../src/domain/kubernetes-objects.ts';
@@ -14,7 +14,8 @@ export function createAwsStorageActivities(deps: ActivityDeps) {
     /** Encrypted gp3 volumes that can grow, are made in the zone of their pod, and go with their claim. */
     async ensureStorageClass({ spec, ...ref }: ClusterRef & { spec: AwsSpec }): Promise<{ storageClass: string }> {
       const { kubernetes } = await deps.clusters.of(ref);
-      await kubernetes.apply(storageClassObject(ref, spec));
+      const ledger = await Ledger.open(deps, ref, spec.region);
+      await kubernetes.apply(storageClassObject(ref, spec, ledger.scope(true)));
       return { storageClass: storageClassOf(ref) };
     },
 
@@ -55,7 +56,12 @@ export function createAwsStorageActivities(deps: ActivityDeps) {
   };
 }
 
-function storageClassObject(ref: ClusterRef, spec: AwsSpec): AppliedObject {
+function storageClassObject(ref: ClusterRef, spec: AwsSpec, tags: Tags): AppliedObject {
+  // The driver's own way of tagging: without these a volume that outlives its claim would be nobody's.
+  const specifications = Object.entries(tags).map(([key, value], index) => [
+    `tagSpecification_${index + 1}`,
+    `${key}=${value}`,
+  ]);
   return {
     apiVersion: 'storage.k8s.io/v1',
     kind: 'StorageClass',
@@ -69,6 +75,7 @@ function storageClassObject(ref: ClusterRef, spec: AwsSpec): AppliedObject {
       encrypted: 'true',
       iops: String(spec.volumeIops),
       throughput: String(spec.volumeThroughput),
+      ...(Object.fromEntries(specifications) as Record<string, string>),
     },
     allowVolumeExpansion: true,
     reclaimPolicy: 'Delete',

@@ -4,10 +4,13 @@ import type { Activities } from '../../activities/index.ts';
 import type { RoleArns } from '../../activities/aws-access.ts';
 import { AwsClients, type Aws, type AwsCall } from '../../src/clients/aws/clients.ts';
 import { isNotFound } from '../../src/clients/aws/errors.ts';
+import { paged } from '../../src/clients/aws/inventory.ts';
 import type { AwsPlan, NetworkIds } from '../../src/domain/aws-plan.ts';
 import { resolveAws, type AwsRequest } from '../../src/domain/aws.ts';
 import { FleetError, isRetryable } from '../../src/domain/errors.ts';
 import type { EmulatorName } from '../../src/local/aws/emulators.ts';
+import { inject } from 'vitest';
+import { loadConfig } from '../../src/config.ts';
 import { Parts } from '../activities/support.ts';
 
 export const REGION = 'us-east-1';
@@ -27,8 +30,8 @@ export class Killed extends Error {
 
 /** Decides what happens to a call: `before` it is sent it may throw, and `after` it was answered too. */
 export interface Interference {
-  before?(action: string): void;
-  after?(action: string): void;
+  before?(action: string, args: readonly unknown[]): void;
+  after?(action: string, args: readonly unknown[]): void;
 }
 
 export class Account {
@@ -44,12 +47,14 @@ export class Account {
     this.calls = calls;
   }
 
-  static async open(endpoint: string): Promise<Account> {
+  /** @param graceSeconds how long what was made may stay unseen */
+  static async open(endpoint: string, { graceSeconds = 0 } = {}): Promise<Account> {
     const calls: AwsCall[] = [];
     const clients = new AwsClients({ endpoint, onCall: (call) => calls.push(call) });
     let account: Account | undefined;
     const interfering = new Interfering(clients, () => account?.interference ?? {});
-    const parts = await Parts.open({ aws: interfering as unknown as AwsClients });
+    const config = { ...loadConfig(inject('localEnv')), FLEET_AWS_CONSISTENCY_SECONDS: graceSeconds };
+    const parts = await Parts.open({ aws: interfering as unknown as AwsClients, config });
     account = new Account(parts, clients, calls);
     return account;
   }
@@ -93,9 +98,14 @@ export class Account {
       'vpce',
       VpcEndpoints.filter(({ State }) => !/^deleted$/i.test(State ?? '')).map(({ VpcEndpointId }) => VpcEndpointId),
     );
+    // moto's pages hold 15.
+    const templates = await paged(async (token) => {
+      const { LaunchTemplates = [], NextToken } = await ec2.describeLaunchTemplates({ ...token });
+      return [LaunchTemplates, NextToken];
+    });
     add(
       'lt',
-      ((await ec2.describeLaunchTemplates({})).LaunchTemplates ?? []).map((one) => one.LaunchTemplateId),
+      templates.map(({ LaunchTemplateId }) => LaunchTemplateId),
     );
     add(
       'vol',
@@ -124,6 +134,33 @@ export class Account {
   }
 }
 
+/** Whether a call changes something: `ec2:createVpc`, and not `ec2:describeVpcs`. */
+export function changes(action: string): boolean {
+  return !/:(?:describe|list|get|head)/.test(action);
+}
+
+/** Dies at every change once: at the same change of the next attempt it lives on. */
+export function killing(when: 'before' | 'after'): { interference: Interference; points: Set<string> } {
+  const points = new Set<string>();
+  const die = (action: string, args: readonly unknown[]) => {
+    const point = `${action} ${JSON.stringify(args)}`;
+    if (!changes(action) || points.has(point)) return;
+    points.add(point);
+    throw new Killed(point);
+  };
+  return { interference: { [when]: die }, points };
+}
+
+/** How many there are of each kind. */
+export function countsOf(inventory: readonly string[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const item of inventory) {
+    const [kind = ''] = item.split(' ');
+    counts[kind] = (counts[kind] ?? 0) + 1;
+  }
+  return counts;
+}
+
 /** The clients, with something in between. */
 class Interfering {
   readonly #clients: AwsClients;
@@ -147,9 +184,9 @@ class Interfering {
           if (typeof method !== 'function' || typeof name !== 'string') return method;
           const action = `${service}:${name}`;
           return async (...args: unknown[]) => {
-            this.#interference().before?.(action);
+            this.#interference().before?.(action, args);
             const answer: unknown = await (method as (...args: unknown[]) => Promise<unknown>)(...args);
-            this.#interference().after?.(action);
+            this.#interference().after?.(action, args);
             return answer;
           };
         },
@@ -176,10 +213,18 @@ export class Site {
   /** Attempts that an activity needed. */
   attempts = 0;
 
-  constructor(account: Account, emulator: EmulatorName, operation = `provision-${randomBytes(4).toString('hex')}`) {
+  /** Do everything again although it succeeded. */
+  twice = false;
+
+  constructor(
+    account: Account,
+    emulator: EmulatorName,
+    operation = `provision-${randomBytes(4).toString('hex')}`,
+    ref?: { tenant: string; cluster: string },
+  ) {
     clusters += 1;
     this.account = account;
-    this.ref = { tenant: account.parts.tenant, cluster: `c${clusters}` };
+    this.ref = ref ?? { tenant: account.parts.tenant, cluster: `c${clusters}` };
     this.operation = operation;
     this.has = (feature) => !MISSING[emulator].has(feature);
   }
@@ -189,7 +234,9 @@ export class Site {
     for (let attempt = 1; ; attempt += 1) {
       this.attempts += 1;
       try {
-        return await this.account.parts.as(operation, activity, attempt);
+        const result = await this.account.parts.as(operation, activity, attempt);
+        if (this.twice && attempt === 1) continue;
+        return result;
       } catch (error) {
         const again = error instanceof Killed || (FleetError.is(error) && isRetryable(error.code));
         if (!again || attempt >= 60) throw error;

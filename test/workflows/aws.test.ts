@@ -47,7 +47,7 @@ const UNDO = {
   ensureNamespace: ['removeNamespace', ...BUCKET],
 } as const satisfies Partial<Record<ActivityName, readonly string[]>>;
 
-const undone = (names: readonly string[]) => names.filter((name) => /^(?:delete|remove)/.test(name));
+const undone = (names: readonly string[]) => names.filter((name) => /^(?:delete|remove|drain)/.test(name));
 
 describe.concurrent('ProvisionCluster on AWS', () => {
   test('goes through the rooms in order, then does in Kubernetes what it does anywhere', async () => {
@@ -104,7 +104,7 @@ describe.concurrent('ProvisionCluster on AWS', () => {
     );
     expect(run.names).not.toContain('ensureNodeGroups');
     expect(run.names).not.toContain('ensureAddons');
-    expect(undone(run.names)).toEqual(['removeNamespace', 'deleteAccess']);
+    expect(undone(run.names)).toEqual(['removeNamespace', 'drainVolumes', 'deleteAccess']);
     expect(run.of('deleteAccess')[0]?.input).toMatchObject({ eksCluster: 'theirs' });
   });
 });

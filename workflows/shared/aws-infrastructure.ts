@@ -114,6 +114,12 @@ export async function provisionAws(operation: Operation, ref: ClusterRef, spec: 
       ]);
     }
     if (create.controlPlane) await addons('afterNodes', eksCluster);
+    // With an EKS cluster of our own it goes when that does.
+    if (!create.controlPlane) {
+      saga.add(`storage class and volumes of ${ref.tenant}/${ref.cluster}`, () =>
+        control.drainVolumes.executeWithOptions(polled(SECONDS.drain, 'Volumes removed by Kubernetes'), [own]),
+      );
+    }
     await control.ensureStorageClass({ ...ref, spec });
   });
 

@@ -1,6 +1,6 @@
 /** What an account has that carries given tags, kind by kind. */
 import type { Filter, Tag } from '@aws-sdk/client-ec2';
-import { AWS_TAGS, type Tags } from '../../domain/aws-names.ts';
+import { AWS_TAGS, carries, type Tags } from '../../domain/aws-names.ts';
 import type { Aws } from './clients.ts';
 
 /** EC2's resources that a cluster has, by their names in `TagSpecifications`. */
@@ -25,8 +25,15 @@ export interface Found {
   readonly slot?: string;
 }
 
-/** Resources of EC2 that carry all the tags and have not been deleted. */
-export async function findEc2({ ec2 }: Aws, kind: Ec2Kind, tags: Tags): Promise<Found[]> {
+/**
+ * Resources of EC2 that carry all the tags and have not been deleted. The tags of what comes back are compared again:
+ * everything that is adopted or removed goes through here, and a filter that is not applied must not decide about it.
+ */
+export async function findEc2(aws: Aws, kind: Ec2Kind, tags: Tags): Promise<Found[]> {
+  return (await listEc2(aws, kind, tags)).filter((found) => carries(found.tags, tags));
+}
+
+async function listEc2({ ec2 }: Aws, kind: Ec2Kind, tags: Tags): Promise<Found[]> {
   const Filters = tagFilters(tags);
   switch (kind) {
     case 'vpc':
