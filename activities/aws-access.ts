@@ -68,10 +68,12 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
      * Remove the roles, and what an EKS cluster of somebody else's was given. What a cluster of ours was given goes
      * with it.
      *
-     * @param input `onlyOwn`: only what this very operation made
+     * @param input `onlyOwn`: only what this very operation made, or the `operation` that is named
      */
-    async deleteAccess(input: ClusterRef & { region: string; eksCluster?: string; onlyOwn?: boolean }): Promise<void> {
-      const { aws, ledger } = await open(input, input.region);
+    async deleteAccess(
+      input: ClusterRef & { region: string; eksCluster?: string; onlyOwn?: boolean; operation?: string },
+    ): Promise<void> {
+      const { aws, ledger } = await open(input, input.region, input.operation);
       const onlyOwn = input.onlyOwn === true;
       const scope = ledger.scope(onlyOwn);
       await leaveCluster(aws, scope, input, input.eksCluster ?? eksNameOf(input));
@@ -84,8 +86,8 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
     },
   };
 
-  async function open(ref: ClusterRef, region: string) {
-    return { aws: await deps.aws.of(region), ledger: await Ledger.open(deps, ref, region) };
+  async function open(ref: ClusterRef, region: string, of?: string) {
+    return { aws: await deps.aws.of(region), ledger: await Ledger.open(deps, ref, region, of) };
   }
 
   async function ensureRole(aws: Aws, ledger: Ledger, ref: ClusterRef, plan: AwsPlan, role: RoleName): Promise<void> {

@@ -104,11 +104,13 @@ export function createAwsControlPlaneActivities(deps: ActivityDeps) {
     /**
      * Remove the EKS cluster with its add-ons and access entries, if it is ours.
      *
-     * @param input `onlyOwn`: leave it alone unless this very operation made it
+     * @param input `onlyOwn`: leave it alone unless this very operation made it, or the `operation` that is named
      * @throws FleetError `InfrastructureNotReady` until it is gone
      */
-    async deleteControlPlane(input: ClusterRef & { region: string; onlyOwn?: boolean }): Promise<void> {
-      const { aws, ledger } = await open(input, input.region);
+    async deleteControlPlane(
+      input: ClusterRef & { region: string; onlyOwn?: boolean; operation?: string },
+    ): Promise<void> {
+      const { aws, ledger } = await open(input, input.region, input.operation);
       const name = eksNameOf(input);
       const found = await describe(aws, name);
       const ours = found !== undefined && carries(found.tags ?? {}, ledger.scope(input.onlyOwn === true));
@@ -135,8 +137,8 @@ export function createAwsControlPlaneActivities(deps: ActivityDeps) {
     },
   };
 
-  async function open(ref: ClusterRef, region: string) {
-    return { aws: await deps.aws.of(region), ledger: await Ledger.open(deps, ref, region) };
+  async function open(ref: ClusterRef, region: string, of?: string) {
+    return { aws: await deps.aws.of(region), ledger: await Ledger.open(deps, ref, region, of) };
   }
 }
 

@@ -38,19 +38,20 @@ export class Ledger {
   readonly #runId: string;
   readonly #graceMs: number;
 
-  private constructor(deps: ActivityDeps, ref: ClusterRef, region: string, installation: string) {
+  private constructor(deps: ActivityDeps, ref: ClusterRef, region: string, installation: string, of?: string) {
     const { workflowId, runId } = workflowRun();
     const { tenant, cluster } = ref;
     this.#ref = { tenant, cluster };
-    this.owner = { tenant, cluster, installation, operation: workflowId };
+    this.owner = { tenant, cluster, installation, operation: of ?? workflowId };
     this.region = region;
     this.#catalog = deps.catalog;
     this.#runId = runId;
     this.#graceMs = deps.config.FLEET_AWS_CONSISTENCY_SECONDS * 1000;
   }
 
-  static async open(deps: ActivityDeps, ref: ClusterRef, region: string): Promise<Ledger> {
-    return new Ledger(deps, ref, region, await deps.catalog.installation());
+  /** @param of operation whose resources are meant; default: the one that runs */
+  static async open(deps: ActivityDeps, ref: ClusterRef, region: string, of?: string): Promise<Ledger> {
+    return new Ledger(deps, ref, region, await deps.catalog.installation(), of);
   }
 
   /** Tags of what this operation makes. */

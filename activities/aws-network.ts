@@ -79,17 +79,17 @@ export function createAwsNetworkActivities(deps: ActivityDeps) {
     /**
      * Remove the network, as far as it goes at this moment.
      *
-     * @param input `onlyOwn`: only what this very operation made, as a compensation must
+     * @param input `onlyOwn`: only what this very operation made, or the `operation` that is named, as a compensation must
      * @throws FleetError `InfrastructureNotReady` or `InfrastructureBlocked` while something is left; repeat until not
      */
-    async deleteNetwork(input: ClusterRef & { region: string; onlyOwn?: boolean }): Promise<void> {
-      const { aws, ledger } = await open(input, input.region);
+    async deleteNetwork(input: ClusterRef & { region: string; onlyOwn?: boolean; operation?: string }): Promise<void> {
+      const { aws, ledger } = await open(input, input.region, input.operation);
       await removeNetwork(aws, ledger, input.onlyOwn === true);
     },
   };
 
-  async function open(ref: ClusterRef, region: string): Promise<Room> {
-    return { aws: await deps.aws.of(region), ledger: await Ledger.open(deps, ref, region) };
+  async function open(ref: ClusterRef, region: string, of?: string): Promise<Room> {
+    return { aws: await deps.aws.of(region), ledger: await Ledger.open(deps, ref, region, of) };
   }
 }
 

@@ -90,13 +90,13 @@ export function createAwsNodeGroupActivities(deps: ActivityDeps) {
     /**
      * Remove the machines, their launch template, and volumes that outlived their pods.
      *
-     * @param input `onlyOwn`: only what this very operation made
+     * @param input `onlyOwn`: only what this very operation made, or the `operation` that is named
      * @throws FleetError `InfrastructureNotReady` or `InfrastructureBlocked` while something is left
      */
     async deleteNodeGroups(
-      input: ClusterRef & { region: string; eksCluster?: string; onlyOwn?: boolean },
+      input: ClusterRef & { region: string; eksCluster?: string; onlyOwn?: boolean; operation?: string },
     ): Promise<void> {
-      const { aws, ledger } = await open(input, input.region);
+      const { aws, ledger } = await open(input, input.region, input.operation);
       const onlyOwn = input.onlyOwn === true;
       const scope = ledger.scope(onlyOwn);
       const eksCluster = input.eksCluster ?? eksNameOf(input);
@@ -119,8 +119,8 @@ export function createAwsNodeGroupActivities(deps: ActivityDeps) {
     },
   };
 
-  async function open(ref: ClusterRef, region: string) {
-    return { aws: await deps.aws.of(region), ledger: await Ledger.open(deps, ref, region) };
+  async function open(ref: ClusterRef, region: string, of?: string) {
+    return { aws: await deps.aws.of(region), ledger: await Ledger.open(deps, ref, region, of) };
   }
 }
 

@@ -6,6 +6,7 @@ import { createAwsNetworkActivities } from './aws-network.ts';
 import { createAwsNodeGroupActivities } from './aws-node-groups.ts';
 import { createAwsPlanActivities } from './aws-plan.ts';
 import { createAwsStorageActivities } from './aws-storage.ts';
+import { createAwsSweepActivities } from './aws-sweep.ts';
 import { createBackupStoreActivities } from './backup-store.ts';
 import { createApiKeyActivities } from './api-key.ts';
 import { createCatalogActivities } from './catalog.ts';
@@ -45,6 +46,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createAwsAccessActivities(deps),
     ...createAwsBackupBucketActivities(deps),
     ...createAwsStorageActivities(deps),
+    ...createAwsSweepActivities(deps),
   };
 }
 

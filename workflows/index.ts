@@ -2,6 +2,7 @@
 export { BackupCluster } from './backup-cluster.ts';
 export { BackupPeer } from './backup-peer.ts';
 export { DeleteCluster } from './delete-cluster.ts';
+export { InfrastructureSweep } from './infrastructure-sweep.ts';
 export { ProvisionCluster } from './provision-cluster.ts';
 export { RotateApiKey } from './rotate-api-key.ts';
 export { ResumeCluster, SuspendCluster } from './suspend-cluster.ts';

@@ -14,7 +14,7 @@ export const AWS_TAGS = {
   slot: 'qdrant-fleet/slot',
 } as const;
 
-const MANAGED_BY_TAG = 'qdrant-fleet';
+export const MANAGED_BY_TAG = 'qdrant-fleet';
 
 /** Path of all our IAM roles: the worker's own policy is limited to it. */
 export const IAM_PATH = '/qdrant-fleet/';
@@ -48,7 +48,7 @@ export function carries(found: Tags, wanted: Tags): boolean {
 }
 
 /** Tag values are 256 characters of a small alphabet; workflow ids typed by hand may be anything. */
-function operationTag(workflowId: string): string {
+export function operationTag(workflowId: string): string {
   if (/^[\w .:/=+@-]{1,256}$/.test(workflowId)) return workflowId;
   return `${workflowId.replaceAll(/[^\w .:/=+@-]/g, '_').slice(0, 230)}~${fnv1a(workflowId)}`;
 }

@@ -4,6 +4,7 @@
  * workflow bundle.
  */
 import { awsRequest } from './aws-input.ts';
+import { AWS_REGIONS } from './aws.ts';
 import { BACKUP_FORMATS, type BackupFormat } from './backup.ts';
 import {
   DISTANCES,
@@ -51,6 +52,16 @@ export interface RotateInput extends ResumeInput {
   readonly allowDowntime?: boolean;
   /** Seconds in which users of the old key are to take up the new one; default 300. */
   readonly graceSeconds?: number;
+}
+
+export interface SweepInput {
+  readonly tenant: string;
+  /** AWS region to look at. */
+  readonly region: string;
+  /** Only what names this cluster. */
+  readonly cluster?: string;
+  /** Only list; default true. */
+  readonly dryRun?: boolean;
 }
 
 export interface BackupInput extends ClusterRef {
@@ -121,6 +132,19 @@ export function parseUpdateInput(input: unknown): UpdateInput {
     ...r.integer('readyTimeoutSeconds', { min: 1, max: 86_400 }),
     ...r.integer('moveTimeoutSeconds', { min: 1, max: 604_800 }),
   }));
+}
+
+export function parseSweepInput(input: unknown): SweepInput {
+  return readInput(input, (r) => {
+    const region = r.oneOf('region', AWS_REGIONS).region;
+    if (region === undefined) r.bad('region', 'is needed, such as "eu-west-1"');
+    return {
+      tenant: r.name('tenant', MAX_TENANT_LENGTH),
+      region: region ?? '',
+      ...r.text('cluster', (text) => nameProblem(text, MAX_CLUSTER_LENGTH)),
+      ...r.boolean('dryRun'),
+    };
+  });
 }
 
 export function parseDeleteInput(input: unknown): DeleteInput {

@@ -12,6 +12,7 @@ export const OPERATION_KINDS = {
   restore: 'RestoreCluster',
   retention: 'RetentionSweep',
   verify: 'VerifyBackup',
+  sweep: 'InfrastructureSweep',
 } as const;
 
 export type OperationKind = keyof typeof OPERATION_KINDS;

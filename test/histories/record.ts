@@ -11,6 +11,7 @@ import { join, resolve } from 'node:path';
 import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
 import { execa } from 'execa';
 import { ClusterAccess } from '../../src/local/demo/cluster-access.ts';
+import { startAwsEmulators } from '../../src/local/aws/emulators.ts';
 import { startInfrastructure, type Infrastructure } from '../../src/local/stack.ts';
 import type { Progress } from '../../src/domain/operation.ts';
 
@@ -79,6 +80,11 @@ async function record({ env }: Infrastructure): Promise<void> {
     await ended(cancelled);
     await save('ProvisionCluster', 'cancelled', cancelled.workflowId);
   });
+  const aws = await startAwsEmulators({ which: ['ministack'] });
+  await withWorker({ ...env, FLEET_AWS_ENDPOINT: aws.urls.ministack ?? '' }, async () => {
+    await run('InfrastructureSweep', 'dry-run', { tenant: TENANT, region: 'us-east-1' });
+  });
+  await aws.stop();
   await withWorker({ ...env, FLEET_HELM_CHART: './no-such-chart' }, () =>
     failed('ProvisionCluster', 'chart-failed', { tenant: TENANT, cluster: 'fourth' }),
   );

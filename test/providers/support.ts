@@ -100,7 +100,7 @@ export class Account {
     );
     // moto's pages hold 15.
     const templates = await paged(async (token) => {
-      const { LaunchTemplates = [], NextToken } = await ec2.describeLaunchTemplates({ ...token });
+      const { LaunchTemplates = [], NextToken } = await ec2.describeLaunchTemplates({ MaxResults: 200, ...token });
       return [LaunchTemplates, NextToken];
     });
     add(

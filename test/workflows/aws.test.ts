@@ -149,3 +149,48 @@ describe.concurrent('DeleteCluster on AWS', () => {
     expect(run.of('forgetCluster')).toEqual([]);
   });
 });
+
+describe.concurrent('InfrastructureSweep', () => {
+  const orphans = ['one', 'two'].map((cluster) => ({
+    cluster,
+    operation: `provision-${cluster}`,
+    reason: 'the catalogue has no such cluster',
+    resources: [{ kind: 'vpc', id: `vpc-${cluster}` }],
+  }));
+  const surveyInfrastructure = ({ cluster }: { cluster?: string }) => ({
+    found: 9,
+    orphans: orphans.filter((orphan) => cluster === undefined || orphan.cluster === cluster),
+  });
+  const INPUT = { tenant: 'acme', region: 'eu-west-1' };
+
+  test('lists, and removes nothing unless it is told to', async () => {
+    const run = await workflows.run('InfrastructureSweep', INPUT, { surveyInfrastructure });
+    expect(run.ended.result).toEqual({ found: 9, orphans, removed: 0, dryRun: true });
+    expect(run.names).toEqual(['surveyInfrastructure']);
+  });
+
+  test('removes what each operation left, under the lease of the name it would be', async () => {
+    const input = { ...INPUT, dryRun: false };
+    const run = await workflows.run('InfrastructureSweep', input, { surveyInfrastructure });
+    expect(run.ended.result).toMatchObject({ removed: 2, dryRun: false });
+    const one = ['surveyInfrastructure', 'deleteNodeGroups', 'deleteControlPlane', 'deleteNetwork', 'deleteAccess'];
+    expect(run.names).toEqual(['surveyInfrastructure', ...one, 'releaseLease', ...one, 'releaseLease']);
+    expect(run.of('takeLease').map(({ input }) => [input.cluster, input.mode])).toEqual([
+      ['one', 'exclusive'],
+      ['two', 'exclusive'],
+    ]);
+    for (const { input } of run.of('deleteNetwork')) {
+      expect(input).toMatchObject({ onlyOwn: true, operation: `provision-${input.cluster}` });
+    }
+  });
+
+  test('a cluster that somebody works on is left alone', async () => {
+    const input = { ...INPUT, dryRun: false };
+    const run = await workflows.run('InfrastructureSweep', input, {
+      surveyInfrastructure,
+      takeLease: fails('ClusterBusy', 'Held.'),
+    });
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'ClusterBusy' });
+    expect(undone(run.names)).toEqual([]);
+  });
+});

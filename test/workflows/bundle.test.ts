@@ -34,6 +34,7 @@ test('exactly the public workflows and the child are exported, each under its ow
     'BackupCluster',
     'BackupPeer',
     'DeleteCluster',
+    'InfrastructureSweep',
     'ProvisionCluster',
     'RestoreCluster',
     'ResumeCluster',

@@ -380,6 +380,7 @@ function fakeActivities(transferQueue: string): Fakes {
     ensureStorageClass: () => ({ storageClass: 'fleet-acme--docs' }),
     controlPlaneExists: () => true,
     drainVolumes: nothing,
+    surveyInfrastructure: () => ({ found: 0, orphans: [] }),
     ensureBackupBucket: () => ({ bucket: 'fleet-acme--docs-0' }),
     deleteBackupBucket: () => ({ kept: null }),
     transferShardSnapshot: () => ({ size: 1000, sha256: 'aa', crc32: 'AAAAAA==', sent: 1000 }),

@@ -197,6 +197,7 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   ensureStorageClass: 'Storage class, encrypted gp3',
   controlPlaneExists: 'Look whether the EKS cluster is there',
   drainVolumes: 'Volumes removed by Kubernetes',
+  surveyInfrastructure: "What the account has of ours, and what is nobody's",
 };
 
 type Proxies = ReturnType<typeof proxyActivities<Activities>>;

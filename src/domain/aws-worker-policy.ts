@@ -1,0 +1,199 @@
+/** The IAM policy that a worker needs to make and remove clusters: docs/iam/worker.json is generated from it. */
+import { AWS_TAGS, IAM_PATH, MANAGED_BY_TAG } from './aws-names.ts';
+import type { PolicyDocument, Statement } from './aws-policies.ts';
+
+/** Ours is what we ask for, and what is tagged so. */
+const REQUESTED = { StringEquals: { [`aws:RequestTag/${AWS_TAGS.managedBy}`]: MANAGED_BY_TAG } };
+const OURS = { StringEquals: { [`aws:ResourceTag/${AWS_TAGS.managedBy}`]: MANAGED_BY_TAG } };
+
+/** Actions on resources whose names AWS chooses; tags say whose they are. */
+const EC2_MADE = [
+  'vpc',
+  'subnet',
+  'internet-gateway',
+  'elastic-ip',
+  'natgateway',
+  'route-table',
+  'vpc-endpoint',
+  'launch-template',
+];
+
+/**
+ * Looking is allowed everywhere, since these calls know no resources. Making needs our tag in the request, changing and
+ * removing need it on the resource. Roles are limited to our path, and may only be made with the boundary, where one is
+ * given.
+ *
+ * @param boundary ARN of the permissions boundary
+ */
+export function workerPolicy(partition = 'aws', boundary?: string): PolicyDocument {
+  const ec2 = (kinds: readonly string[]) => kinds.map((kind) => `arn:${partition}:ec2:*:*:${kind}/*`);
+  const eks = [
+    'cluster/fleet-*',
+    'nodegroup/fleet-*',
+    'addon/fleet-*',
+    'podidentityassociation/fleet-*',
+    'access-entry/fleet-*',
+  ].map((name) => `arn:${partition}:eks:*:*:${name}`);
+  const roles = `arn:${partition}:iam::*:role${IAM_PATH}fleet-*`;
+  const allow = (
+    Sid: string,
+    Action: readonly string[],
+    Resource: Statement['Resource'],
+    Condition?: Statement['Condition'],
+  ): Statement => ({
+    Sid,
+    Effect: 'Allow',
+    Action,
+    ...(Resource !== undefined && { Resource }),
+    ...(Condition !== undefined && { Condition }),
+  });
+  const bounded = boundary === undefined ? {} : { 'iam:PermissionsBoundary': boundary };
+  return {
+    Version: '2012-10-17',
+    Statement: [
+      allow('Look', LOOK, '*'),
+      allow('MakeNetwork', MAKE, ec2(EC2_MADE), REQUESTED),
+      // The VPC, subnet, address or table that a new thing is put into, which has to be ours.
+      allow(
+        'MakeInOurs',
+        ['ec2:CreateSubnet', 'ec2:CreateRouteTable', 'ec2:CreateNatGateway', 'ec2:CreateVpcEndpoint'],
+        ec2(['vpc', 'subnet', 'elastic-ip', 'route-table']),
+        OURS,
+      ),
+      allow('TagWhatIsMade', ['ec2:CreateTags'], ec2(EC2_MADE), {
+        StringEquals: { 'ec2:CreateAction': MAKE.map((action) => action.replace('ec2:', '')) },
+      }),
+      allow('ChangeAndRemove', CHANGE, ec2([...EC2_MADE, 'volume']), OURS),
+      // Interfaces and groups that EKS made and left behind carry its tags, not ours; they are inside our VPC.
+      allow('RemoveGroupsOfEks', ['ec2:DeleteSecurityGroup'], ec2(['security-group']), {
+        Null: { 'aws:ResourceTag/aws:eks:cluster-name': 'false' },
+      }),
+      allow('RemoveInterfacesOfEks', ['ec2:DeleteNetworkInterface'], ec2(['network-interface']), {
+        Null: { 'aws:ResourceTag/cluster.k8s.amazonaws.com/name': 'false' },
+      }),
+      allow('RunMachines', ['ec2:RunInstances'], ec2(['launch-template']), OURS),
+      allow(
+        'MakeClusters',
+        [
+          'eks:CreateCluster',
+          'eks:CreateNodegroup',
+          'eks:CreateAddon',
+          'eks:CreateAccessEntry',
+          'eks:CreatePodIdentityAssociation',
+          'eks:TagResource',
+        ],
+        eks,
+        REQUESTED,
+      ),
+      allow('UseClusters', EKS_USE, eks, OURS),
+      allow('MakeRoles', ['iam:CreateRole'], roles, { StringEquals: { ...REQUESTED.StringEquals, ...bounded } }),
+      allow(
+        'KeepRoles',
+        [
+          'iam:GetRole',
+          'iam:TagRole',
+          'iam:ListAttachedRolePolicies',
+          'iam:ListRolePolicies',
+          'iam:PutRolePolicy',
+          'iam:DeleteRolePolicy',
+          'iam:DeleteRole',
+        ],
+        roles,
+      ),
+      allow('AttachKnownPolicies', ['iam:AttachRolePolicy', 'iam:DetachRolePolicy'], roles, {
+        ArnEquals: { 'iam:PolicyARN': MANAGED.map((name) => `arn:${partition}:iam::aws:policy/${name}`) },
+      }),
+      allow('PassRoles', ['iam:PassRole'], roles, {
+        StringEquals: { 'iam:PassedToService': ['eks.amazonaws.com', 'ec2.amazonaws.com', 'pods.eks.amazonaws.com'] },
+      }),
+      allow('BackupBuckets', S3, `arn:${partition}:s3:::fleet-*`),
+    ],
+  };
+}
+
+const MANAGED = [
+  'AmazonEKSClusterPolicy',
+  'AmazonEKSWorkerNodePolicy',
+  'AmazonEKS_CNI_Policy',
+  'AmazonEC2ContainerRegistryPullOnly',
+  'service-role/AmazonEBSCSIDriverPolicy',
+];
+
+/** EC2's describes, the lists of EKS and IAM, and who one is: none of them can be limited to a resource. */
+const LOOK = [
+  'ec2:DescribeAddresses',
+  'ec2:DescribeAvailabilityZones',
+  'ec2:DescribeInstanceTypeOfferings',
+  'ec2:DescribeInternetGateways',
+  'ec2:DescribeLaunchTemplates',
+  'ec2:DescribeNatGateways',
+  'ec2:DescribeNetworkInterfaces',
+  'ec2:DescribeRouteTables',
+  'ec2:DescribeSecurityGroups',
+  'ec2:DescribeSubnets',
+  'ec2:DescribeVolumes',
+  'ec2:DescribeVpcEndpoints',
+  'ec2:DescribeVpcs',
+  'eks:DescribeClusterVersions',
+  'eks:ListClusters',
+  'iam:ListRoles',
+  'sts:GetCallerIdentity',
+];
+
+const MAKE = [
+  'ec2:CreateVpc',
+  'ec2:CreateSubnet',
+  'ec2:CreateInternetGateway',
+  'ec2:AllocateAddress',
+  'ec2:CreateNatGateway',
+  'ec2:CreateRouteTable',
+  'ec2:CreateVpcEndpoint',
+  'ec2:CreateLaunchTemplate',
+];
+
+const CHANGE = [
+  'ec2:ModifyVpcAttribute',
+  'ec2:AttachInternetGateway',
+  'ec2:DetachInternetGateway',
+  'ec2:CreateRoute',
+  'ec2:AssociateRouteTable',
+  'ec2:DisassociateRouteTable',
+  'ec2:DeleteVpcEndpoints',
+  'ec2:DeleteNatGateway',
+  'ec2:ReleaseAddress',
+  'ec2:DeleteRouteTable',
+  'ec2:DeleteInternetGateway',
+  'ec2:DeleteSubnet',
+  'ec2:DeleteVpc',
+  'ec2:DeleteLaunchTemplate',
+  'ec2:DeleteVolume',
+];
+
+const EKS_USE = [
+  'eks:DescribeCluster',
+  'eks:DeleteCluster',
+  'eks:DescribeNodegroup',
+  'eks:DeleteNodegroup',
+  'eks:DescribeAddon',
+  'eks:DescribeAccessEntry',
+  'eks:ListAccessEntries',
+  'eks:AssociateAccessPolicy',
+  'eks:DeleteAccessEntry',
+  'eks:ListPodIdentityAssociations',
+  'eks:DescribePodIdentityAssociation',
+  'eks:DeletePodIdentityAssociation',
+];
+
+const S3 = [
+  's3:CreateBucket',
+  's3:DeleteBucket',
+  's3:GetBucketTagging',
+  's3:PutBucketTagging',
+  's3:PutBucketPublicAccessBlock',
+  's3:PutBucketVersioning',
+  's3:PutEncryptionConfiguration',
+  's3:PutBucketObjectLockConfiguration',
+  's3:PutLifecycleConfiguration',
+  's3:PutBucketPolicy',
+  's3:ListBucketVersions',
+];

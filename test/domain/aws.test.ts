@@ -1,0 +1,138 @@
+/** Rules of the AWS provider: blocks of addresses, the guard of a request, names, policies. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { clientToken, operationTag, roleNameOf } from '../../src/domain/aws-names.ts';
+import {
+  backupPolicy,
+  bucketPolicy,
+  podTrust,
+  serviceTrust,
+  type PolicyDocument,
+} from '../../src/domain/aws-policies.ts';
+import { workerPolicy } from '../../src/domain/aws-worker-policy.ts';
+import { cutNetwork, longestPrefix, overlaps, parseCidr } from '../../src/domain/cidr.ts';
+import { parseProvisionInput } from '../../src/domain/input.ts';
+import { capabilitiesOf } from '../../src/domain/provider.ts';
+
+const REF = { tenant: 'acme', cluster: 'docs' };
+const AT = { partition: 'aws', account: '123456789012', region: 'eu-west-1' };
+
+test('a network is cut into subnets that lie inside of it and do not overlap, for every size that is accepted', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 2, max: 6 }), fc.integer({ min: 16, max: 28 }), fc.nat(255), (zones, prefix, b) => {
+      fc.pre(prefix <= longestPrefix(zones));
+      const block = parseCidr(`10.${b}.0.0/${prefix}`);
+      if (block === undefined) throw new Error('not a block');
+      const parts = cutNetwork(block, zones).flatMap(({ publicCidr, privateCidr }) => [publicCidr, privateCidr]);
+      const cidrs = parts.map((part) => parseCidr(part));
+      expect(cidrs).toHaveLength(2 * zones);
+      for (const [index, one] of cidrs.entries()) {
+        if (one === undefined) throw new Error(`${parts[index]} is no block`);
+        expect(one.prefix).toBeLessThanOrEqual(28);
+        expect(one.base).toBeGreaterThanOrEqual(block.base);
+        expect(one.base + 2 ** (32 - one.prefix)).toBeLessThanOrEqual(block.base + 2 ** (32 - block.prefix));
+        for (const other of cidrs.slice(index + 1)) expect(other !== undefined && overlaps(one, other)).toBe(false);
+      }
+    }),
+  );
+});
+
+describe('a request that cannot be met names the field and what to do', () => {
+  const cases: [aws: object, field: string, detail: RegExp][] = [
+    [{ region: 'mars-1' }, 'aws.region', /no region that is known here; known: us-east-1/],
+    [{ instanceType: 'huge' }, 'aws.instanceType', /such as "m6i.large"/],
+    [{ kubernetesVersion: '1.9' }, 'aws.kubernetesVersion', /such as "1.34"/],
+    [{ cidr: '10.0.0.1/16' }, 'aws.cidr', /begins at its own first address/],
+    [{ cidr: '10.0.0.0/33' }, 'aws.cidr', /such as "10.64.0.0\/16"/],
+    [{ cidr: '10.0.0.0/25' }, 'aws.cidr', /too small for 3 zones; must be \/24 or larger/],
+    [{ cidr: '10.0.0.0/8' }, 'aws.cidr', /must be \/16 or smaller/],
+    [{ cidr: '10.100.0.0/17' }, 'aws.cidr', /overlaps 10.100.0.0\/16, which EKS uses for Services/],
+    [{ availabilityZones: ['us-east-1a'] }, 'aws.availabilityZones', /at least 2/],
+    [{ availabilityZones: ['us-east-1a', 'us-east-1a'] }, 'aws.availabilityZones', /twice/],
+    [
+      { region: 'eu-west-1', availabilityZones: ['us-east-1a', 'us-east-1b'] },
+      'aws.availabilityZones',
+      /not in eu-west-1/,
+    ],
+    [{ vpcId: 'vpc-0a1b2c3d' }, 'aws.subnetIds', /is needed with "vpcId"/],
+    [{ create: { network: false } }, 'aws.vpcId', /is needed, and "subnetIds"/],
+    [{ create: { controlPlane: false } }, 'aws.eksCluster', /the EKS cluster to use/],
+    [{ create: { access: false } }, 'aws.roles.cluster', /is needed where "create.access" is false/],
+    [{ endpointAccess: { publicCidrs: ['everywhere'] } }, 'aws.endpointAccess.publicCidrs[0]', /must be a block/],
+    [{ surprise: 1 }, 'aws.surprise', /is not known here/],
+  ];
+  test.each(cases)('%j', (aws, field, detail) => {
+    const input = { ...REF, provider: 'aws', aws };
+    const fields = (() => {
+      try {
+        parseProvisionInput(input);
+        return [];
+      } catch (error) {
+        return (error as { fields: { field: string; detail: string }[] }).fields;
+      }
+    })();
+    expect(fields.find((one) => one.field === field)?.detail).toMatch(detail);
+  });
+
+  test('a field of AWS with another provider', () => {
+    expect(() => parseProvisionInput({ ...REF, aws: {} })).toThrow(/aws: is for clusters with "provider": "aws" only/);
+  });
+});
+
+test('names fit what AWS takes, however long tenant and cluster are', () => {
+  const longest = { tenant: 'a'.repeat(20), cluster: 'b'.repeat(32) };
+  for (const role of ['cluster', 'node', 'volumes', 'backup'] as const) {
+    expect(roleNameOf(longest, 'ap-southeast-1', role)).toMatch(/^[\w-]{1,64}$/);
+  }
+  expect(clientToken('0'.repeat(36), 'subnet/private/us-east-1a')).toMatch(/^[\u0021-\u007E]{33,64}$/);
+  expect(operationTag('provision-acme--docs-1')).toBe('provision-acme--docs-1');
+  expect(operationTag('what ever? ünicode')).toMatch(/^[\w .:/=+@~-]{1,256}$/);
+  expect(operationTag('a?')).not.toBe(operationTag('a!'));
+});
+
+describe('policies', () => {
+  const policies: Record<string, PolicyDocument> = {
+    worker: workerPolicy('aws', 'arn:aws:iam::123456789012:policy/boundary'),
+    backup: backupPolicy(REF, AT, 'backups', 'fleet'),
+    clusterTrust: serviceTrust('eks.amazonaws.com', AT),
+    nodeTrust: serviceTrust('ec2.amazonaws.com', AT),
+    podTrust: podTrust(REF, AT, { namespace: 'fleet-acme--docs', serviceAccount: 'qdrant-fleet-backup' }),
+    bucket: bucketPolicy(AT, 'backups'),
+  };
+  const statements = Object.entries(policies).flatMap(([name, { Statement }]) =>
+    Statement.map((statement) => [`${name} ${statement.Sid}`, statement] as const),
+  );
+  const list = (value: string | readonly string[] | undefined) => [value ?? []].flat();
+
+  test.each(statements)('%s: no action is a pattern; every resource only for looking', (_name, statement) => {
+    if (statement.Effect === 'Deny') return;
+    for (const action of list(statement.Action)) expect(action).toMatch(/^[a-z0-9]+:[A-Za-z]+$/);
+    if (list(statement.Resource).includes('*')) {
+      for (const action of list(statement.Action))
+        expect(action).toMatch(/^(?:ec2:Describe|eks:(?:Describe|List)|iam:List|sts:GetCallerIdentity$)/);
+    }
+    expect(statement.Principal).not.toBe('*');
+  });
+
+  test('the backup role reaches its own prefix, and removes nothing', () => {
+    const { Statement } = policies['backup'] as PolicyDocument;
+    expect(list(Statement[0]?.Resource)).toEqual(['arn:aws:s3:::backups/fleet/acme/docs/*']);
+    expect(
+      Statement.flatMap(({ Action }) => list(Action)).filter((action) => /Delete|Bypass|PutBucket/.test(action)),
+    ).toEqual([]);
+  });
+
+  test('docs/iam/worker.json is what npm run iam prints', () => {
+    const file = readFileSync(join(import.meta.dirname, '../../docs/iam/worker.json'), 'utf8');
+    expect(JSON.parse(file)).toEqual(JSON.parse(JSON.stringify(workerPolicy())));
+  });
+});
+
+test('what a provider can do is told; one that is not there yet says which are', () => {
+  expect(capabilitiesOf('aws')).toMatchObject({ suspend: true, volumeExpansion: true });
+  expect(capabilitiesOf('aws').regions).toContain('eu-west-1');
+  expect(capabilitiesOf('kubernetes').rooms).toEqual([]);
+  expect(() => capabilitiesOf('google')).toThrow('Provider "google" is not supported yet; supported: kubernetes, aws.');
+});
