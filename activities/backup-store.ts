@@ -14,11 +14,12 @@ import type { ClusterSpec } from '../src/domain/cluster.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { checkSnapshotDisk } from '../src/domain/disk.ts';
 import { backupIdOf, backupKeys, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
-import { planShards, type CollectionPlacement, type ShardTask } from '../src/domain/topology.ts';
+import { byPeer, planShards, type CollectionPlacement } from '../src/domain/topology.ts';
 import { claim, removeData, sha256 } from './backup-records.ts';
 import { chooseBases, release, settle, type BlockShard } from './block-references.ts';
 import { signal, workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
+import { readCopied } from './backup-lanes.ts';
 import { freeDisk } from './disk.ts';
 import { LANES, mapInLanes } from './lanes.ts';
 import { reachablePeers, type Peer } from './peers.ts';
@@ -30,7 +31,10 @@ export interface BackupPlan {
   readonly location: BackupLocation;
   readonly attempt: string;
   readonly transferQueue: string;
-  readonly tasks: readonly ShardTask[];
+  /** What each peer gives; which shards those are is beside the data, see `nextShards`. */
+  readonly lanes: readonly { readonly peer: string; readonly shards: number }[];
+  /** Shards of up to so many bytes, by a guess, are copied many in one activity. */
+  readonly smallBytes?: number;
   readonly startedAt: string;
   /** Shards up to this size are opened by Qdrant's engine before the commit; 0 where no engine is configured. */
   readonly engineMaxBytes?: number;
@@ -61,6 +65,8 @@ interface CommitInput {
   readonly startedAt: string;
   readonly spec: ClusterSpec;
   readonly shards: readonly CopiedShard[];
+  /** Keys of lists of further shards. */
+  readonly lists?: readonly string[];
 }
 
 export function createBackupStoreActivities(deps: ActivityDeps) {
@@ -124,18 +130,23 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       const keys = backupKeys(location);
       const intent = { formatVersion: MANIFEST_FORMAT, backup: location.backup, startedAt, workflowId, runId };
       await store.putJson(keys.intent, JSON.stringify(intent), { absent: true });
-      await store.putJson(planKey(location, runId), JSON.stringify(plan));
+      await store.putJson(keys.plan(runId), JSON.stringify(plan));
       if (input.format === 'incremental') {
         const bases = await chooseBases(store, location, runId, names);
         await store.putJson(keys.bases(runId), JSON.stringify(bases));
       }
+      const lanes = byPeer(tasks);
+      await mapInLanes([...lanes], LANES, ([peer, ofPeer]) =>
+        store.putJson(keys.lane(runId, peer), JSON.stringify(ofPeer)),
+      );
       const transferQueue = `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`;
       const engineMaxBytes = config.FLEET_ENGINE_PYTHON === undefined ? 0 : config.FLEET_ENGINE_MAX_BYTES;
       return {
         location,
         attempt: runId,
         transferQueue,
-        tasks,
+        lanes: [...lanes].map(([peer, ofPeer]) => ({ peer, shards: ofPeer.length })),
+        smallBytes: config.FLEET_SMALL_SHARD_BYTES,
         startedAt,
         engineMaxBytes,
         removed,
@@ -151,9 +162,10 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
      *   collector has decided otherwise
      */
     async commitBackup(input: CommitInput): Promise<BackupTotals> {
-      const { location, attempt, startedAt, spec, shards } = input;
+      const { location, attempt, startedAt, spec, lists = [] } = input;
+      const shards = [...input.shards, ...(await readCopied(deps, lists))];
       const keys = backupKeys(location);
-      const stored = await store.getJson(planKey(location, attempt));
+      const stored = await store.getJson(keys.plan(attempt));
       if (stored === undefined) throw new FleetError('IntegrityMismatch', `The plan of ${location.backup} is gone.`);
       const plan = stored.body as StoredPlan;
       await recheck(deps, location, plan);
@@ -266,10 +278,6 @@ function diskNote(pods: readonly string[], reasons: readonly string[]): { diskUn
   return { diskUnknown: `${pods.join(', ')}${why}`.slice(0, 300) };
 }
 
-function planKey(location: BackupLocation, attempt: string): string {
-  return `${backupKeys(location).data}${attempt}/plan.json`;
-}
-
 async function wantedCollections(client: QdrantClient, wanted: readonly string[] | undefined): Promise<string[]> {
   const names = await client.collections();
   const missing = wanted?.filter((name) => !names.includes(name)) ?? [];
@@ -313,8 +321,9 @@ async function recheck(deps: ActivityDeps, ref: ClusterRef, plan: StoredPlan): P
   const now = new Set(await client.collections());
   const names = plan.names.filter((name) => now.has(name));
   const placements = await readPlacements(client, peers, names);
+  const planned = new Map(plan.placements.map((placement) => [placement.collection, placement]));
   for (const placement of placements) {
-    const before = plan.placements.find(({ collection }) => collection === placement.collection);
+    const before = planned.get(placement.collection);
     const same = shardIds(before) === shardIds(placement) && placement.transfers === 0 && placement.resharding === 0;
     if (!same) {
       throw new FleetError(
@@ -331,8 +340,9 @@ function shardIds(placement: CollectionPlacement | undefined): string {
 
 /** Every planned shard is in the manifest exactly once. A gap here would be a silently partial backup. */
 function complete(plan: StoredPlan, manifest: BackupManifest): void {
+  const byName = new Map(manifest.collections.map((entry) => [entry.name, entry.shards]));
   for (const { collection, shards } of plan.placements) {
-    const entries = manifest.collections.find(({ name }) => name === collection)?.shards ?? [];
+    const entries = byName.get(collection) ?? [];
     const wanted = shards.map(({ shard }) => shard).join(',');
     const found = entries.map(({ shard }) => shard).join(',');
     if (wanted !== found) {

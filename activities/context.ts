@@ -17,3 +17,16 @@ export function workflowRun(): { workflowId: string; runId: string } {
 export function attempt(): number {
   return Context.current().info.attempt;
 }
+
+const kept = new WeakMap<Context, object>();
+
+/** What every heartbeat of this activity carries from now on, as it is then: the next attempt finds it. */
+export function keepInHeartbeats(details: object): void {
+  kept.set(Context.current(), details);
+}
+
+/** A heartbeat that tells how far the activity is, besides what it keeps in all of them. */
+export function heartbeat(progress: object): void {
+  const context = Context.current();
+  context.heartbeat({ ...kept.get(context), ...progress });
+}

@@ -1,6 +1,5 @@
 /** A shard from a Qdrant node into the bucket, block by block: only what no earlier backup holds is sent. */
 import { createHash } from 'node:crypto';
-import { Context } from '@temporalio/activity';
 import { fetchRecipe } from '../src/clients/incremental-shard.ts';
 import { copyIncrementally } from '../src/clients/incremental-copy.ts';
 import { SnapshotSource } from '../src/clients/snapshot-source.ts';
@@ -12,7 +11,7 @@ import { backupOfPack, type Recipe } from '../src/domain/shard-recipe.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import { readManifest } from './backup-records.ts';
 import { recipeOf, renew, type Bases } from './block-references.ts';
-import { signal } from './context.ts';
+import { heartbeat, signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { peerById } from './peers.ts';
 import { transferBudget } from './transfer-budget.ts';
@@ -55,7 +54,6 @@ export function createIncrementalTransferActivities(deps: ActivityDeps) {
      */
     async transferIncrementalShard(input: IncrementalTransferInput): Promise<IncrementalTransferResult> {
       const { location, attempt, task, snapshot } = input;
-      const context = Context.current();
       const { client } = await peerById(deps, location, task.peer, signal());
       const url = client.shardSnapshotUrl(task.collection, task.shard, snapshot.name);
       const source = await SnapshotSource.open(url, client.authHeaders(), signal());
@@ -82,7 +80,7 @@ export function createIncrementalTransferActivities(deps: ActivityDeps) {
         signal: signal(),
         onProgress: (bytes) => {
           moved += bytes;
-          context.heartbeat({ moved, size: snapshot.size });
+          heartbeat({ moved, size: snapshot.size });
           // One that fails is made good by the commit, which takes all leases again before it relies on them.
           renewIfDue(location, attempt, bases).catch(() => undefined);
         },

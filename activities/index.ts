@@ -7,6 +7,7 @@ import { createAwsNodeGroupActivities } from './aws-node-groups.ts';
 import { createAwsPlanActivities } from './aws-plan.ts';
 import { createAwsStorageActivities } from './aws-storage.ts';
 import { createAwsSweepActivities } from './aws-sweep.ts';
+import { createBackupLaneActivities } from './backup-lanes.ts';
 import { createBackupStoreActivities } from './backup-store.ts';
 import { createApiKeyActivities } from './api-key.ts';
 import { createCatalogActivities } from './catalog.ts';
@@ -19,26 +20,32 @@ import { createQdrantActivities } from './qdrant.ts';
 import { createRecoveryActivities } from './recovery.ts';
 import { createRestoreActivities } from './restore.ts';
 import { createRetentionActivities } from './retention.ts';
+import { createShardPackActivities } from './shard-packs.ts';
 import { createSnapshotTransferActivities } from './snapshot-transfer.ts';
 import { createSnapshotsLeftActivities } from './snapshots-left.ts';
 import { createVerificationActivities } from './verification.ts';
 
 export function createActivities(deps: ActivityDeps) {
+  const single = {
+    ...createQdrantActivities(deps),
+    ...createSnapshotTransferActivities(deps),
+    ...createIncrementalTransferActivities(deps),
+    ...createVerificationActivities(deps),
+  };
   return {
+    ...single,
+    ...createShardPackActivities(single),
     ...createCatalogActivities(deps),
     ...createKubernetesActivities(deps),
     ...createHelmActivities(deps),
     ...createClusterUpdateActivities(deps),
     ...createApiKeyActivities(deps),
-    ...createQdrantActivities(deps),
+    ...createBackupLaneActivities(deps),
     ...createBackupStoreActivities(deps),
     ...createRecoveryActivities(deps),
     ...createRestoreActivities(deps),
     ...createRetentionActivities(deps),
-    ...createSnapshotTransferActivities(deps),
     ...createSnapshotsLeftActivities(deps),
-    ...createIncrementalTransferActivities(deps),
-    ...createVerificationActivities(deps),
     ...createAwsPlanActivities(deps),
     ...createAwsNetworkActivities(deps),
     ...createAwsControlPlaneActivities(deps),

@@ -5,7 +5,7 @@ import type { ActivityExecuteInput, ActivityInboundCallsInterceptor, Next } from
 import { FleetError, isErrorCode, isRetryable, messageOf } from '../src/domain/errors.ts';
 
 /** Activities that report the bytes they move, so that a stuck stream is seen. */
-const HEARTBEAT_THEMSELVES = new Set(['transferShardSnapshot', 'relayReplica']);
+const HEARTBEAT_THEMSELVES = new Set(['transferShardSnapshot', 'copyShardPack', 'relayReplica']);
 
 /** Answers that only mean "ask again". */
 const EXPECTED = new Set<string>(['ClusterNotReady', 'InfrastructureNotReady', 'InfrastructureBlocked']);

@@ -72,20 +72,6 @@ export function createQdrantActivities(deps: ActivityDeps) {
       }
     },
 
-    /** Names of the snapshots that the shards have on their peer now: none of them is ours to adopt or to delete. */
-    async listShardSnapshots({
-      peer,
-      tasks,
-      ...ref
-    }: ClusterRef & { peer: string; tasks: readonly ShardTask[] }): Promise<string[]> {
-      const { client } = await peerById(deps, ref, peer, signal());
-      const names: string[] = [];
-      for (const { collection, shard } of tasks) {
-        for (const { name } of await client.shardSnapshots(collection, shard)) names.push(name);
-      }
-      return names;
-    },
-
     /**
      * Make one stored snapshot of one shard. Qdrant finishes a snapshot whose client went away, so a later attempt
      * first waits for the node to be idle and adopts what an earlier one left. It may take as long as the node works.

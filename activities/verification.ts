@@ -2,13 +2,12 @@
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Context } from '@temporalio/activity';
 import { openShard, withScratch } from '../src/clients/engine.ts';
 import { pointRange, type CollectionEntry, type ShardEntry } from '../src/domain/backup.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { attestationKey, type BackupLocation } from '../src/domain/naming.ts';
 import { readCommitted } from './backup-records.ts';
-import { signal } from './context.ts';
+import { heartbeat, signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { shardBytes } from './restore-source.ts';
 import { readSample, SAMPLE_POINTS, sampleSeed, writeSample } from './sample.ts';
@@ -149,7 +148,7 @@ export function createVerificationActivities(deps: ActivityDeps) {
         hash.update(chunk);
         await handle?.write(chunk);
         bytes += chunk.length;
-        Context.current().heartbeat({ bytes, size });
+        heartbeat({ bytes, size });
       }
     } catch (error) {
       // A pack or the recipe: which one, and what is wrong with it.

@@ -144,6 +144,7 @@ const schema = z.object({
   FLEET_RELAY_PORT: z.coerce.number().int().min(0).max(65_535).default(0),
   /** Python that has `qdrant-edge-py`, Qdrant's engine as a library; without it backups are re-hashed, not opened. */
   FLEET_ENGINE_PYTHON: z.string().optional(),
+  FLEET_SMALL_SHARD_BYTES: bytes(16 * MiB, 0, Number.MAX_SAFE_INTEGER),
   FLEET_ENGINE_MAX_BYTES: bytes(256 * MiB, 0, Number.MAX_SAFE_INTEGER),
   FLEET_API_HOST: z.string().min(1).default('127.0.0.1'),
   FLEET_API_PORT: port(8080),

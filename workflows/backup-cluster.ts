@@ -1,9 +1,7 @@
 import { CancellationScope, executeChild, workflowInfo } from '@temporalio/workflow';
-import type { CopiedShard } from '../activities/backup-store.ts';
 import { parseBackupInput } from '../src/domain/input.ts';
-import { byPeer } from '../src/domain/topology.ts';
 import { SCHEDULED_START_TIME } from '../src/temporal-search-attributes.ts';
-import { BackupPeer } from './backup-peer.ts';
+import { BackupPeer, type CopiedLane } from './backup-peer.ts';
 import { RetentionSweep } from './retention-sweep.ts';
 import { control, persistent, preflight, queued } from './shared/activity-proxies.ts';
 import { isFailure, leftoversOf, reasonOf, toWorkflowFailure } from './shared/failures.ts';
@@ -17,6 +15,9 @@ const STEPS = {
   commit: 'Commit the backup',
   retention: 'Apply the retention policy',
 } as const;
+
+/** Copied shards that the lanes may answer with altogether: with the longest names a quarter of a payload's 2 MB. */
+const MAX_CARRIED = 300;
 
 /**
  * Back a cluster up: one verified object per logical shard, the manifest and the commit record last. This is also what
@@ -50,19 +51,20 @@ export async function BackupCluster(
         });
         return { spec: cluster.spec, plan: found };
       },
-      ({ plan: { tasks, location, removed = 0, diskUnknown } }) =>
+      ({ plan: { lanes, location, removed = 0, diskUnknown } }) =>
         [
-          `${tasks.length} shards into ${location.backup}`,
+          `${sumOf(lanes)} shards into ${location.backup}`,
           ...(removed === 0 ? [] : [`${removed} snapshots that an earlier backup left are removed`]),
           ...(diskUnknown === undefined ? [] : [`free disk is unknown of ${diskUnknown}`]),
         ].join('; '),
     );
-    const { location, attempt, transferQueue, tasks, startedAt, engineMaxBytes = 0 } = plan;
+    const { location, attempt, transferQueue, lanes, startedAt, smallBytes = 0, engineMaxBytes = 0 } = plan;
     operation.saga.add(`unfinished backup ${location.backup}`, () => persistent.abandonBackup({ location, attempt }));
 
-    const shards = await operation.step(STEPS.copy, async () => {
+    const copies = await operation.step(STEPS.copy, async () => {
       let copied = 0;
-      const lanes = [...byPeer(tasks)].map(async ([peer, ofPeer]): Promise<readonly CopiedShard[]> => {
+      const maxCarried = Math.floor(MAX_CARRIED / Math.max(1, lanes.length));
+      const running = lanes.map(async ({ peer, shards }): Promise<CopiedLane> => {
         const result = await executeChild(BackupPeer, {
           workflowId: `${workflowInfo().workflowId}/peer-${peer}`,
           args: [
@@ -71,24 +73,30 @@ export async function BackupCluster(
               attempt,
               transferQueue,
               peer,
-              tasks: ofPeer,
+              shards,
+              smallBytes,
               engineMaxBytes,
+              maxCarried,
               ...(format !== 'full' && { format }),
             },
           ],
-          staticSummary: `${ofPeer.length} shards from peer ${peer}`,
+          staticSummary: `${shards} shards from peer ${peer}`,
         });
-        copied += result.length;
-        operation.advance(STEPS.copy, copied, tasks.length, 'shards');
+        copied += result.shards;
+        operation.advance(STEPS.copy, copied, sumOf(lanes), 'shards');
         return result;
       });
-      return (await allOrFirstFailure(lanes)).flat();
+      return allOrFirstFailure(running);
     });
 
     const totals = await operation.step(
       STEPS.commit,
       async () => {
-        const committed = await control.commitBackup({ location, attempt, startedAt, spec, shards });
+        const committed = await control.commitBackup({
+          ...{ location, attempt, startedAt, spec },
+          shards: copies.flatMap(({ copied }) => copied),
+          lists: copies.flatMap(({ lists }) => lists),
+        });
         const { backup } = location;
         // The backup exists from here on, so it is listed even if the operation is cancelled now.
         await CancellationScope.nonCancellable(() =>
@@ -115,6 +123,10 @@ export async function BackupCluster(
     }
     return { backup: location.backup, ...totals };
   });
+}
+
+function sumOf(lanes: readonly { readonly shards: number }[]): number {
+  return lanes.reduce((sum, { shards }) => sum + shards, 0);
 }
 
 /** The slot that the schedule meant, or the start. Retries and backfills of one slot share one backup id. */

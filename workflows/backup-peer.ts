@@ -10,6 +10,7 @@ import type { CopiedShard } from '../activities/backup-store.ts';
 import type { NodeSnapshot } from '../activities/qdrant.ts';
 import type { BackupFormat, ShardEntry } from '../src/domain/backup.ts';
 import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
+import { isSmall, packShards } from '../src/domain/packing.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import { control, described, persistent, polled, snapshotting, streaming } from './shared/activity-proxies.ts';
 import { hasCode, isFailure, reasonOf, toWorkflowFailure } from './shared/failures.ts';
@@ -19,14 +20,26 @@ export interface BackupPeerInput {
   readonly attempt: string;
   readonly transferQueue: string;
   readonly peer: string;
-  readonly tasks: readonly ShardTask[];
+  /** How many there are to copy; which, is in the plan. */
+  readonly shards: number;
+  /** Shards of up to so many bytes, by a guess, are copied many in one activity; default none. */
+  readonly smallBytes?: number;
   /** Shards up to this size are opened by Qdrant's engine; default none. */
   readonly engineMaxBytes?: number;
   /** Default `full`. */
   readonly format?: BackupFormat;
+  /** Copied shards that may be carried along and answered; default all. */
+  readonly maxCarried?: number;
   /** Carried through continue-as-new. */
-  readonly known?: readonly string[];
-  readonly copied?: readonly CopiedShard[];
+  readonly done?: CopiedLane;
+}
+
+/** What was copied of a peer. */
+export interface CopiedLane {
+  readonly shards: number;
+  readonly copied: readonly CopiedShard[];
+  /** Keys of lists of what is not in `copied`. */
+  readonly lists: readonly string[];
 }
 
 type Stored = Pick<ShardEntry, 'key' | 'size' | 'sha256' | 'crc32' | 'incremental'>;
@@ -38,25 +51,59 @@ const MAX_SNAPSHOTS = 3;
  * Back up the shards that one peer gives, one after the other, so that no node ever makes two snapshots at a time.
  * A child of `BackupCluster`; not meant to be started by hand.
  */
-export async function BackupPeer(input: BackupPeerInput): Promise<readonly CopiedShard[]> {
-  const { location, peer, tasks } = input;
-  const { tenant, cluster } = location;
-  const ref = { tenant, cluster };
+export async function BackupPeer(input: BackupPeerInput): Promise<CopiedLane> {
   try {
-    const known = input.known ?? (await control.listShardSnapshots({ ...ref, peer, tasks }));
-    const copied = [...(input.copied ?? [])];
-    for (const task of tasks.slice(copied.length)) {
-      setCurrentDetails(`Shard ${copied.length + 1} of ${tasks.length}: "${task.collection}" shard ${task.shard}`);
-      copied.push(await backUpShard(input, known, task));
-      if (workflowInfo().continueAsNewSuggested && copied.length < tasks.length) {
-        await continueAsNew<typeof BackupPeer>({ ...input, known, copied });
+    const { location, attempt, peer, smallBytes = 0, maxCarried = Number.POSITIVE_INFINITY } = input;
+    const lane = { location, attempt, peer };
+    let { shards, copied, lists }: CopiedLane = input.done ?? { shards: 0, copied: [], lists: [] };
+    while (shards < input.shards) {
+      const { tasks, known } = await control.nextShards({ ...lane, from: shards });
+      for (const group of packShards(tasks, smallBytes)) {
+        setCurrentDetails(`Shard ${shards + 1} of ${input.shards}: ${nameOf(group)}`);
+        copied = [...copied, ...(await backUpGroup(input, known, group))];
+        shards += group.length;
+        if (copied.length > maxCarried) {
+          const { key } = await control.storeCopied({ ...lane, from: shards - copied.length, shards: copied });
+          lists = [...lists, key];
+          copied = [];
+        }
+        if (workflowInfo().continueAsNewSuggested && shards < input.shards) {
+          await continueAsNew<typeof BackupPeer>({ ...input, done: { shards, copied, lists } });
+        }
       }
     }
-    return copied;
+    return { shards, copied, lists };
   } catch (error) {
     // Continue-as-new is thrown too and is neither.
     if (isCancellation(error) || !isFailure(error)) throw error;
     throw toWorkflowFailure(error);
+  }
+}
+
+/** A pack of small shards, or a single one of another size. */
+async function backUpGroup(
+  input: BackupPeerInput,
+  known: readonly string[],
+  group: readonly ShardTask[],
+): Promise<readonly CopiedShard[]> {
+  const [task] = group;
+  if (task === undefined) return [];
+  if (!isSmall(task, input.smallBytes ?? 0)) return [await backUpShard(input, known, task)];
+  const { location, attempt, transferQueue, engineMaxBytes = 0 } = input;
+  try {
+    return await control.copyShardPack.executeWithOptions(streaming(transferQueue, `Copy ${nameOf(group)}`), [
+      {
+        location,
+        attempt,
+        tasks: group,
+        known,
+        engineMaxBytes,
+        ...(input.format !== undefined && { format: input.format }),
+      },
+    ]);
+  } catch (error) {
+    const leftovers = await CancellationScope.nonCancellable(() => cleanUp(input, known, group));
+    throw leftovers.length === 0 ? error : toWorkflowFailure(error, leftovers);
   }
 }
 
@@ -65,7 +112,7 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
   const { tenant, cluster } = location;
   const ref = { tenant, cluster };
   const { collection, shard } = task;
-  const what = `"${collection}" shard ${shard}`;
+  const what = nameOf([task]);
 
   for (let round = 1; ; round += 1) {
     let snapshot: NodeSnapshot | undefined;
@@ -89,7 +136,7 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
         sourcePeer: peer,
       };
     } catch (error) {
-      const leftovers = await CancellationScope.nonCancellable(cleanUp);
+      const leftovers = await CancellationScope.nonCancellable(() => cleanUp(input, known, [task]));
       if (hasCode(error, 'SnapshotVanished') && round < MAX_SNAPSHOTS) continue;
       throw leftovers.length === 0 ? error : toWorkflowFailure(error, leftovers);
     }
@@ -123,33 +170,44 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
       { ...ref, task, name },
     ]);
   }
+}
 
-  /** The next backup of the cluster, or the next sweep, removes what we could not. */
+/**
+ * Whatever was made for these shards goes, whether or not its name ever came back. Data in the bucket is the parent's.
+ * What cannot be removed is noted: the next backup of the cluster, or the next sweep, removes it.
+ *
+ * @returns what could not be removed; the failure that led here stays the one that is told
+ */
+async function cleanUp(
+  { location, peer }: BackupPeerInput,
+  known: readonly string[],
+  tasks: readonly ShardTask[],
+): Promise<string[]> {
+  const { tenant, cluster } = location;
+  const what = nameOf(tasks);
+  const left = { tenant, cluster, peer, tasks, known };
+  try {
+    const options = polled(300, `Remove what is left of ${what} on its node`);
+    await persistent.sweepShardSnapshots.executeWithOptions(options, [left]);
+    return [];
+  } catch (error) {
+    if (!isFailure(error)) throw error;
+    await note();
+    return [`a snapshot of ${what} on peer ${peer} (${reasonOf(error).message})`];
+  }
+
   async function note(): Promise<void> {
     try {
-      await persistent.noteSnapshotsLeft({ ...ref, peer, tasks: [task], known });
+      await persistent.noteSnapshotsLeft(left);
     } catch (error) {
       if (!isFailure(error)) throw error;
       log.error(`could not note a snapshot of ${what} that is left on peer ${peer}`, { ...reasonOf(error) });
     }
   }
+}
 
-  /**
-   * Whatever was made for this shard goes, whether or not its name ever came back. Data in the bucket is the parent's.
-   *
-   * @returns what could not be removed; the failure that led here stays the one that is told
-   */
-  async function cleanUp(): Promise<string[]> {
-    try {
-      await persistent.sweepShardSnapshots.executeWithOptions(
-        polled(300, `Remove what is left of ${what} on its node`),
-        [{ ...ref, peer, tasks: [task], known }],
-      );
-      return [];
-    } catch (error) {
-      if (!isFailure(error)) throw error;
-      await note();
-      return [`a snapshot of ${what} on peer ${peer} (${reasonOf(error).message})`];
-    }
-  }
+function nameOf(tasks: readonly ShardTask[]): string {
+  const [first] = tasks;
+  const name = `"${first?.collection}" shard ${first?.shard}`;
+  return tasks.length <= 1 ? name : `${name} and ${tasks.length - 1} small ones after it`;
 }

@@ -124,6 +124,12 @@ export function backupKeys(location: BackupLocation) {
     holder: (backup: string, attempt: string) => `${root}leases/${encodeCollection(`${backup}/${attempt}`)}.json`,
     lease: (restore: string) => `${root}leases/${encodeCollection(restore)}.json`,
     data: `${root}data/`,
+    /** What was seen before the first snapshot, for the manifest. */
+    plan: (attempt: string) => `${root}data/${attempt}/plan.json`,
+    /** What a peer is to give. */
+    lane: (attempt: string, peer: string) => `${root}data/${attempt}/lanes/${peer}.json`,
+    /** What was copied from a peer, from a place of its lane on. */
+    copied: (attempt: string, peer: string, from: number) => `${root}data/${attempt}/copied/${peer}-${from}.json`,
     shard: (attempt: string, collection: string, shard: number) =>
       `${root}data/${attempt}/${shardSegment(collection)}/shard-${shard}.snapshot`,
     /** Packs and recipes of an incremental shard. */

@@ -7,8 +7,8 @@ import { exited, Fleet, smallPoints } from '../support/fleet.ts';
 import { scan } from '../support/scanner.ts';
 
 const EVERYWHERE = process.env['FLEET_TEST_CRASHES'] === 'all';
-/** Small parts, so that a small snapshot is several of them. */
-const SMALL_PARTS = { FLEET_TRANSFER_PART_BYTES: '5242880', FLEET_TRANSFER_LANES: '2' };
+/** Small parts, so that a small snapshot is several of them; and no packs, so that each shard has its activities. */
+const SMALL_PARTS = { FLEET_TRANSFER_PART_BYTES: '5242880', FLEET_TRANSFER_LANES: '2', FLEET_SMALL_SHARD_BYTES: '0' };
 const POINTS = 9500;
 const COLLECTIONS = [{ preset: 'documents', vectorSize: 256, shardNumber: 1, replicationFactor: 1 }];
 const HOURS_AGO = (hours: number) => new Date(Date.now() - hours * 3_600_000);
@@ -176,6 +176,18 @@ describe.runIf(EVERYWHERE)('kill -9 before and after each activity', () => {
         more: ['uploadPart:1', 'uploadPart:1'],
       });
       await chain.crash({
+        name: 'backup of packed shards',
+        type: 'BackupCluster',
+        only: ['copyShardPack'],
+        prepare: () => {
+          fleet.env['FLEET_SMALL_SHARD_BYTES'] = '1000000000';
+          return backup();
+        },
+        check: counted(1),
+        more: ['uploadPart:1'],
+      });
+      fleet.env['FLEET_SMALL_SHARD_BYTES'] = '0';
+      await chain.crash({
         name: 'backup, cancelled',
         type: 'BackupCluster',
         only: ['sweepShardSnapshots', 'abandonBackup', 'endOperation'],
@@ -286,6 +298,8 @@ describe.runIf(EVERYWHERE)('kill -9 before and after each activity', () => {
     expect(activities.filter((name) => !killed.has(name) && !ELSEWHERE.has(name))).toEqual([
       // Only when a restore into a cluster of its own is undone; it lets go of a lease, as endOperation does.
       'releaseLease',
+      // Only when a cluster has more than a few hundred shards; one object, written once.
+      'storeCopied',
       // Only when a node does not let its snapshot be removed for minutes; one row, written once.
       'noteSnapshotsLeft',
     ]);

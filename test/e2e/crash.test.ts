@@ -7,14 +7,17 @@ import { exited, Fleet, smallPoints } from '../support/fleet.ts';
 const PLACES = {
   provision: ['installRelease:after'],
   backup: ['createShardSnapshot:after', 'uploadPart:2'],
+  packs: ['uploadPart:2'],
   restore: ['recoverReplica:after'],
 } as const;
+
+/** Small parts, so that a small snapshot is many of them; and no packs, so that each shard has its activities. */
+const SMALL_PARTS = { FLEET_TRANSFER_PART_BYTES: '5242880', FLEET_TRANSFER_LANES: '2', FLEET_SMALL_SHARD_BYTES: '0' };
 
 describe('kill -9 of the worker', () => {
   let fleet: Fleet;
   beforeAll(async () => {
-    // Small parts, so that a small snapshot is many of them.
-    fleet = await Fleet.open({ FLEET_TRANSFER_PART_BYTES: '5242880', FLEET_TRANSFER_LANES: '2' });
+    fleet = await Fleet.open(SMALL_PARTS);
   });
   afterAll(() => fleet.close());
 
@@ -46,9 +49,7 @@ describe('kill -9 of the worker', () => {
 
   test('a backup ends in one backup, with no snapshot and no upload left over', { timeout: 180_000 }, async () => {
     const tenant = fleet.tenant;
-    fleet = Object.assign(await Fleet.open({ FLEET_TRANSFER_PART_BYTES: '5242880', FLEET_TRANSFER_LANES: '2' }), {
-      tenant,
-    });
+    fleet = Object.assign(await Fleet.open(SMALL_PARTS), { tenant });
     const cluster = await fleet.access('docs');
     await cluster.load('documents', smallPoints(20_000, 256));
     const digest = await cluster.digest('documents');
@@ -68,6 +69,21 @@ describe('kill -9 of the worker', () => {
     const restore = { tenant, source: 'docs', backup: result['backup'], cluster: 'again', nodes: 2 };
     expect(await fleet.run('RestoreCluster', restore)).toMatchObject({ points: 20_000 });
     expect(await (await fleet.access('again')).digest('documents')).toEqual(digest);
+  });
+
+  test('a backup of packed shards ends in one backup', { timeout: 180_000 }, async () => {
+    const { tenant } = fleet;
+    await fleet.close();
+    fleet = Object.assign(await Fleet.open({ ...SMALL_PARTS, FLEET_SMALL_SHARD_BYTES: '1000000000' }), { tenant });
+    const result = await survive('BackupCluster', { tenant, cluster: 'docs' }, PLACES.packs);
+    expect(result).toMatchObject({ points: 20_000, shards: 3 });
+    expect(await (await fleet.access('docs')).nodeSnapshots('documents')).toEqual([]);
+    const keys = backupKeys({ prefix: '', tenant, cluster: 'docs', backup: String(result['backup']) });
+    expect(await fleet.store.openUploads(keys.root)).toEqual([]);
+    expect(await fleet.run('VerifyBackup', { tenant, cluster: 'docs', backup: result['backup'] })).toMatchObject({
+      shards: 3,
+      opened: 3,
+    });
   });
 
   test('a restore ends with every point, none of them twice', { timeout: 180_000 }, async () => {

@@ -48,10 +48,16 @@ async function record({ env }: Infrastructure): Promise<void> {
     await run('ProvisionCluster', 'done', { ...DOCS, nodes: 2, collections: COLLECTIONS });
     const docs = await ClusterAccess.open(env['KUBECONFIG'] ?? '', DOCS);
     await docs.load('documents', points(100));
+  });
+  // Small shards with activities of their own, as large ones have them.
+  await withWorker({ ...env, FLEET_SMALL_SHARD_BYTES: '0' }, async () => {
+    const { id } = await run('BackupCluster', 'one-collection', { ...DOCS, collections: ['documents'] });
+    await save('BackupPeer', 'large-shards', await childOf(id, '/peer-'));
+  });
 
+  await withWorker(env, async () => {
     const { id, result } = await run('BackupCluster', 'done', { ...DOCS, retention: { keepLast: 1, undoHours: 0 } });
     await save('BackupPeer', 'done', await childOf(id, '/peer-'));
-    await run('BackupCluster', 'one-collection', { ...DOCS, collections: ['documents'] });
     await run('VerifyBackup', 'done', { ...DOCS, backup: result['backup'] });
 
     const restore = { tenant: TENANT, source: 'docs', backup: result['backup'] };

@@ -12,7 +12,12 @@ import { scan, type ScanResult } from './scanner.ts';
 
 /** The proxies listen beside the peers, on the pods' own addresses. */
 const PROXY_PORT = 16_333;
-const SMALL_PARTS = { FLEET_TRANSFER_PART_BYTES: String(5 * 1024 * 1024), FLEET_TRANSFER_LANES: '2' };
+const SMALL_PARTS = {
+  FLEET_TRANSFER_PART_BYTES: String(5 * 1024 * 1024),
+  FLEET_TRANSFER_LANES: '2',
+  // The shards of `conversations` are copied in packs, the one of `documents` by itself.
+  FLEET_SMALL_SHARD_BYTES: String(4 * 1024 * 1024),
+};
 export const COLLECTIONS = ['conversations', 'documents'];
 
 /** The code of an operation that did not end. */

@@ -9,6 +9,8 @@ import {
   flaky,
   gate,
   gaveUp,
+  laneOf,
+  lanesOf,
   LOCATION,
   REF,
   TASKS,
@@ -32,9 +34,10 @@ function planning(tasks: typeof TASKS, more: Fakes = {}): Fakes {
       location: LOCATION,
       attempt: 'run-1',
       transferQueue: workflows.taskQueue,
-      tasks,
+      lanes: lanesOf(tasks),
       startedAt: '2026-11-21T03:00:00.000Z',
     }),
+    nextShards: ({ peer, from }) => laneOf(tasks, peer, from),
     ...more,
   };
 }
@@ -259,7 +262,7 @@ describe.concurrent('BackupCluster', () => {
       'BackupCluster',
       REF,
       planning(TASKS.slice(0, 1), {
-        listShardSnapshots: () => ['of-somebody-else'],
+        nextShards: () => ({ tasks: TASKS.slice(0, 1), known: ['of-somebody-else'] }),
         transferShardSnapshot: fails('IntegrityMismatch'),
       }),
     );
@@ -406,6 +409,74 @@ describe.concurrent('BackupCluster', () => {
   });
 });
 
+describe.concurrent('small shards', () => {
+  const small = Array.from({ length: 120 }, (_, shard) => ({ collection: 'documents', shard, peer: '1', bytes: 1000 }));
+  const packed = (tasks: readonly (typeof small)[number][], more: Fakes = {}): Fakes => ({
+    ...planning(tasks),
+    planBackup: () => ({
+      location: LOCATION,
+      attempt: 'run-1',
+      transferQueue: workflows.taskQueue,
+      lanes: lanesOf(tasks),
+      smallBytes: 2000,
+      startedAt: '2026-11-21T03:00:00.000Z',
+    }),
+    ...more,
+  });
+
+  test('are copied fifty in one activity', async () => {
+    const run = await workflows.run('BackupCluster', REF, packed(small));
+    expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { shards: 120 } });
+    expect(run.of('copyShardPack').map(({ input }) => Number(input.tasks.length))).toEqual([50, 50, 20]);
+    expect(run.of('createShardSnapshot')).toEqual([]);
+    expect(run.of('storeCopied')).toEqual([]);
+  });
+
+  test('a pack that fails is swept from its node, or noted', async () => {
+    const tasks = small.slice(0, 3);
+    const failing = { copyShardPack: fails('IntegrityMismatch', 'Other bytes.') };
+    const swept = await workflows.run('BackupCluster', REF, packed(tasks, failing));
+    expect(swept.ended).toEqual({ status: 'FAILED', type: 'IntegrityMismatch', message: 'Other bytes.' });
+    expect(swept.of('sweepShardSnapshots').map(({ input }) => input.tasks)).toEqual([tasks]);
+    const noted = await workflows.run(
+      'BackupCluster',
+      REF,
+      packed(tasks, { ...failing, sweepShardSnapshots: gaveUp('QdrantUnavailable', 'Nobody answers.') }),
+    );
+    expect(noted.ended.message).toBe(
+      'Other bytes. Left behind: a snapshot of "documents" shard 0 and 2 small ones after it on peer 1 (Nobody answers.).',
+    );
+    expect(noted.of('noteSnapshotsLeft')[0]?.input.tasks).toEqual(tasks);
+  });
+
+  test('more than a few hundred copied shards go into lists, and none of them is lost', async () => {
+    const many = Array.from({ length: 400 }, (_, shard) => ({
+      ...small[0],
+      collection: 'c',
+      shard,
+      peer: '1',
+      bytes: 1,
+    }));
+    const run = await workflows.run(
+      'BackupCluster',
+      REF,
+      packed(many, {
+        nextShards: ({ peer, from }) => ({ ...laneOf(many, peer, from), tasks: many.slice(from, from + 200) }),
+      }),
+    );
+    expect(run.ended.status).toBe('COMPLETED');
+    expect(run.of('nextShards').map(({ input }) => Number(input.from))).toEqual([0, 200]);
+    const stored = run.of('storeCopied').map(({ input }) => input as { from: number; shards: { shard: number }[] });
+    const [commit] = run.of('commitBackup');
+    expect(commit?.input.lists).toEqual(stored.map(({ from }) => `copied/1-${from}.json`));
+    const inline = (commit?.input.shards ?? []) as { shard: number }[];
+    const told = [...stored.flatMap(({ shards }) => shards), ...inline];
+    expect(told.map(({ shard }) => shard)).toEqual(many.map(({ shard }) => shard));
+    for (const { from, shards } of stored) expect(shards[0]?.shard).toBe(from);
+    expect(inline.length).toBeLessThanOrEqual(300);
+  });
+});
+
 describe('BackupPeer', () => {
   test('goes on as new with what it knows and has copied', async () => {
     // Temporal suggests it at 4 MiB of history.
@@ -415,7 +486,7 @@ describe('BackupPeer', () => {
       'BackupCluster',
       REF,
       planning(tasks, {
-        listShardSnapshots: () => ['old'],
+        nextShards: ({ from }) => ({ tasks: tasks.slice(from), known: ['old'] }),
         createShardSnapshot: ({ task }) => ({
           name: `${task.shard}`,
           size: 1000,
@@ -428,7 +499,7 @@ describe('BackupPeer', () => {
     expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { shards: 4 } });
     const child = workflows.client.workflow.getHandle(`${run.handle.workflowId}/peer-1`);
     expect((await child.describe()).raw.workflowExecutionInfo?.firstRunId).not.toBe((await child.describe()).runId);
-    expect(run.of('listShardSnapshots')).toHaveLength(1);
+    expect(run.of('nextShards').map(({ input }) => Number(input.from))).toEqual([0, expect.any(Number)]);
     expect(run.of('createShardSnapshot').map(({ input }) => [input.task.shard, input.known])).toEqual(
       [0, 1, 2, 3].map((shard) => [shard, ['old']]),
     );

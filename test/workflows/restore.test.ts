@@ -1,6 +1,7 @@
 /** `RestoreCluster`: gates, recoveries with unknown outcome, and what is removed when it fails: only what it made. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
+  lanesOf,
   BACKUP,
   fails,
   flaky,
@@ -285,7 +286,7 @@ describe.concurrent('RestoreCluster in place', () => {
   const THERE: Fakes = {
     checkRestoreGates: () => ({ replaced: ['one'], unknown: [] }),
     planBackup: () => ({
-      ...{ location: { ...LOCATION, cluster: 'again', backup: FRESH }, attempt: 'run-1', tasks: TASKS },
+      ...{ location: { ...LOCATION, cluster: 'again', backup: FRESH }, attempt: 'run-1', lanes: lanesOf(TASKS) },
       ...{ transferQueue: workflows.taskQueue, startedAt: '2026-11-21T04:00:00.000Z' },
     }),
   };

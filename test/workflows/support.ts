@@ -8,12 +8,13 @@ import { Client, Connection, WorkflowFailedError, type WorkflowHandle } from '@t
 import { ApplicationFailure, CancelledFailure, type TypedSearchAttributes } from '@temporalio/common';
 import { bundleWorkflowCode, DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { inject } from 'vitest';
+import type { CopiedShard } from '../../activities/backup-store.ts';
 import type { Activities } from '../../activities/index.ts';
 import { FleetActivityInterceptor } from '../../activities/interceptor.ts';
 import { resolveSpec, type ClusterRequest } from '../../src/domain/cluster.ts';
 import { FleetError, type ErrorCode } from '../../src/domain/errors.ts';
 import type { Progress } from '../../src/domain/operation.ts';
-import type { ShardTask } from '../../src/domain/topology.ts';
+import { byPeer, type ShardTask } from '../../src/domain/topology.ts';
 import { BUNDLER_OPTIONS, WORKFLOWS } from '../../src/workflow-bundle.ts';
 
 export type ActivityName = keyof Activities;
@@ -245,6 +246,23 @@ export const TASKS: readonly ShardTask[] = [0, 1, 2, 3].map((shard) => ({
   peer: String(1 + (shard % 2)),
 }));
 
+/** What a plan says of tasks. */
+export function lanesOf(tasks: readonly ShardTask[]) {
+  return [...byPeer(tasks)].map(([peer, ofPeer]) => ({ peer, shards: ofPeer.length }));
+}
+
+/** What is next in a peer's lane. */
+export function laneOf(tasks: readonly ShardTask[], peer: string, from: number) {
+  return { tasks: (byPeer(tasks).get(peer) ?? []).slice(from), known: [] };
+}
+
+/** A shard as a copy of it is told. */
+export function copiedShard({ collection, shard, peer }: ShardTask): CopiedShard {
+  const key = `data/${collection}/shard-${shard}.snapshot`;
+  const bytes = { size: 1000, sha256: 'aa', crc32: 'AAAAAA==' };
+  return { collection, shard, key, ...bytes, points: { before: 10, after: 10 }, sourcePeer: peer, cutAt: AT };
+}
+
 export const SPEC = specOf({ nodes: 2, collections: [{ name: 'documents', vectorSize: 4 }] });
 
 function specOf(request: ClusterRequest) {
@@ -301,7 +319,9 @@ function fakeActivities(transferQueue: string): Fakes {
     uninstallRelease: nothing,
     awaitPeers: () => ({ qdrantVersion: '1.18.3' }),
     ensureCollection: nothing,
-    listShardSnapshots: () => [],
+    nextShards: ({ peer, from }) => laneOf(TASKS, peer, from),
+    storeCopied: ({ peer, from }) => ({ key: `copied/${peer}-${from}.json` }),
+    copyShardPack: ({ tasks }) => tasks.map(copiedShard),
     createShardSnapshot: ({ task }) => ({
       name: `${task.collection}-${task.shard}.snapshot`,
       size: 1000,
@@ -313,7 +333,7 @@ function fakeActivities(transferQueue: string): Fakes {
     sweepShardSnapshots: nothing,
     noteSnapshotsLeft: nothing,
     removeSnapshotsLeft: () => ({ removed: 0, left: 0 }),
-    planBackup: () => ({ location: LOCATION, attempt: 'run-1', transferQueue, tasks: TASKS, startedAt: AT }),
+    planBackup: () => ({ location: LOCATION, attempt: 'run-1', transferQueue, lanes: lanesOf(TASKS), startedAt: AT }),
     commitBackup: ({ shards }) => ({ collections: 1, shards: shards.length, bytes: 4000, points: 40 }),
     abandonBackup: () => ({ removed: true }),
     openBackup: ({ collections }) => ({
