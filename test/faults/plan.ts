@@ -2,7 +2,7 @@
 import type { ProcessFault } from '../support/process-faults.ts';
 import { qdrantError, s3Error, type Fault, type Place as At, type Rule } from '../support/fault-proxy.ts';
 
-export type Operation = 'backup' | 'restore' | 'relay' | 'sweep' | 'verify';
+export type Operation = 'backup' | 'incremental' | 'restore' | 'relay' | 'sweep' | 'verify';
 
 /** Another operation that begins in the middle of the first. */
 export type Company =
@@ -98,6 +98,12 @@ const RANGE: Place = { on: 's3', method: 'GET', path: /\.snapshot/, flips: 'resp
 
 const PLACES: Readonly<Record<Operation, readonly Place[]>> = {
   backup: BACKUP,
+  incremental: [
+    ...BACKUP.filter(({ method }) => method !== 'HEAD'),
+    { on: 's3', method: 'PUT', path: /\.recipe/ },
+    { on: 's3', method: 'PUT', path: /bases\.json/, flips: 'request' },
+    { on: 's3', method: 'PUT', path: /\/leases\// },
+  ],
   restore: [...RESTORE, PULL, PULL],
   relay: [...RESTORE, RANGE, RANGE],
   sweep: [
@@ -159,6 +165,7 @@ const PART: Place = { on: 's3', method: 'PUT', path: /partNumber=/ };
 const BEGIN: Place = { on: 's3', method: 'POST', path: /[?&]uploads/ };
 const COMPLETE: Place = { on: 's3', method: 'POST', path: /uploadId=/ };
 const COMMIT: Place = { on: 's3', method: 'PUT', path: /commit\.json/ };
+const RECIPE: Place = { on: 's3', method: 'PUT', path: /\.recipe/ };
 const LEASE: Place = { on: 's3', method: 'PUT', path: /\/leases\// };
 const ERASE: Place = { on: 's3', method: 'POST', path: /[?&]delete/ };
 
@@ -179,6 +186,8 @@ const PROCESSES: readonly (readonly [Operation, ProcessFault, readonly Place[]])
   ['restore', 'worker asleep', [NODE_RECOVER, PULL]],
   ['sweep', 'worker asleep', [COMMIT, ERASE]],
   ['relay', 'node killed', [RANGE, NODE_RECOVER]],
+  ['incremental', 'worker killed', [COMMIT, NODE_MAKE, NODE_READ, RECIPE]],
+  ['incremental', 'snapshot vanished', [NODE_READ]],
 ];
 
 /** Who begins in the middle of whom, and when. */
@@ -187,6 +196,7 @@ const COMPANIES: readonly (readonly [Operation, Company, readonly Place[]])[] = 
   ['restore', 'backup of the target', [NODE_RECOVER, PULL]],
   ['restore', 'sweep beside the restore', [NODE_RECOVER, PULL]],
   ['backup', 'sweep beside the backup', [PART, COMMIT]],
+  ['incremental', 'sweep beside the backup', [NODE_READ, RECIPE, COMMIT]],
   ['backup', 'restore into the source', [PART, NODE_READ]],
   ['restore', 'second restore', [NODE_RECOVER, PULL]],
 ];
@@ -211,7 +221,8 @@ export function plan(seed: number, long: boolean): Run {
     place === PART ? 'request' : place === PULL || place === RANGE || place === NODE_READ ? 'response' : undefined;
   const meeting = {
     place,
-    skip: place === PULL || place === NODE_RECOVER ? 0 : dice.upTo(2),
+    // Others may be met only once.
+    skip: [PART, NODE_READ, NODE_MAKE, RANGE].includes(place) ? dice.upTo(2) : 0,
     ...(side !== undefined && dice.roll() < 0.7 && { inside: { side, ...half } as const }),
   };
   const event = isCompany(what) ? { ...meeting, company: what } : { ...meeting, process: what };
@@ -225,7 +236,7 @@ function isCompany(what: Company | ProcessFault): what is Company {
 
 function requests(seed: number, dice: Dice, long: boolean): Run {
   const all = ['backup', 'backup', 'backup', 'restore', 'restore', 'sweep'] as const;
-  const operation = dice.pick<Operation>(long ? [...all, 'relay', 'verify'] : all);
+  const operation = dice.pick<Operation>(long ? [...all, 'incremental', 'incremental', 'relay', 'verify'] : all);
   return { seed, operation, rules: Array.from({ length: 1 + dice.upTo(3) }, () => rule(operation, dice, long)) };
 }
 
@@ -235,7 +246,7 @@ function rule(operation: Operation, dice: Dice, long: boolean): Run['rules'][num
   const often = long && dice.roll() < 0.1 ? 30 : 1 + dice.upTo(2);
   // Each one that stands still costs the time until somebody loses patience.
   const times = fault.kind === 'stall' ? 1 : often;
-  return { place, rule: { fault, method: place.method, path: place.path, skip: dice.upTo(3), times } };
+  return { place, rule: { fault, method: place.method, path: place.path, skip: dice.pick([0, 0, 0, 1, 2]), times } };
 }
 
 /** From some request on the store takes the credentials for expired, for a while. */

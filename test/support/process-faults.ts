@@ -1,6 +1,6 @@
 /** Faults at the border of processes: workers, nodes, pods, files and disks of an arena. */
 import type { ChildProcess } from 'node:child_process';
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { join } from 'node:path';
 import { CoreV1Api } from '@kubernetes/client-node';
@@ -157,7 +157,7 @@ export async function mayMount(): Promise<boolean> {
 }
 
 /**
- * Put a file system of 256 KiB in the place of a running node's snapshot folder: writing there fails with ENOSPC.
+ * Put a file system of 16 KiB in the place of a running node's snapshot folder: writing there fails with ENOSPC.
  *
  * @returns gives the folder back as it was
  */
@@ -166,8 +166,12 @@ async function fillDisk(peer: string): Promise<() => Promise<void>> {
   const environment = node === undefined ? '' : await readFile(`/proc/${node.pid}/environ`, 'utf8');
   const folder = /(?:^|\0)QDRANT__STORAGE__SNAPSHOTS_PATH=([^\0]+)/.exec(environment)?.[1];
   if (folder === undefined) throw new Error(`The node at ${peer} does not say where its snapshots are.`);
-  await execa('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', folder]);
+  await execa('mount', ['-t', 'tmpfs', '-o', 'size=16k', 'tmpfs', folder]);
   await mkdir(join(folder, 'tmp'), { recursive: true });
+  const probe = join(folder, 'probe');
+  const failed = await writeFile(probe, Buffer.alloc(65_536)).catch((error: NodeJS.ErrnoException) => error.code);
+  if (failed !== 'ENOSPC') throw new Error(`Writing to a full disk did not fail with ENOSPC, but ${String(failed)}.`);
+  await rm(probe, { force: true });
   return async () => {
     // Lazily: the node may still hold a file there.
     await execa('umount', ['--lazy', folder]);
