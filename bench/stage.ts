@@ -20,6 +20,8 @@ export interface Stage {
   readonly endpoint: string;
   readonly bucket: string;
   readonly credentials: { readonly AWS_ACCESS_KEY_ID: string; readonly AWS_SECRET_ACCESS_KEY: string };
+  /** Start two more nodes with nothing on them; their addresses. */
+  emptyNodes(): Promise<string[]>;
   stop(): Promise<void>;
 }
 
@@ -30,17 +32,8 @@ export async function openStage(dataDir: string, megabytes: number): Promise<Sta
   const supervisor = new Supervisor(dataDir);
   await supervisor.startAll([s3Part({ program: tools.versitygw, dataDir, ports, secrets })]);
   if ('server' in tools.qdrant) process.env['QDRANT_BIN'] = tools.qdrant.server;
-  const folder = join(dataDir, 'qdrant');
-  await mkdir(folder);
-  const { file, args } = qdrantCommand();
-  const node = spawn(file, args, {
-    cwd: folder,
-    stdio: 'ignore',
-    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], QDRANT__SERVICE__HTTP_PORT: String(ports.api) },
-  });
-  const base = `http://127.0.0.1:${ports.api}`;
-  const ready = async () => (await fetch(`${base}/readyz`).catch(() => undefined))?.ok === true;
-  await until('the Qdrant node is ready', ready, { withinMs: 30_000, everyMs: 50 });
+  const nodes: ChildProcess[] = [];
+  const base = await startNode(join(dataDir, 'qdrant'), ports.api, nodes);
   const snapshot = await storeSnapshot(base, megabytes);
   return {
     url: `${base}/collections/bench/shards/0/snapshots/${snapshot.name}`,
@@ -49,11 +42,26 @@ export async function openStage(dataDir: string, megabytes: number): Promise<Sta
     endpoint: `http://127.0.0.1:${ports.s3}`,
     bucket: BACKUP_BUCKET,
     credentials: { AWS_ACCESS_KEY_ID: secrets.s3AccessKey, AWS_SECRET_ACCESS_KEY: secrets.s3SecretKey },
+    emptyNodes: () =>
+      Promise.all(
+        [ports.workerHealth, ports.moto].map((port) => startNode(join(dataDir, `empty-${port}`), port, nodes)),
+      ),
     stop: async () => {
-      node.kill('SIGTERM');
+      for (const node of nodes) node.kill('SIGTERM');
       await supervisor.stop();
     },
   };
+}
+
+async function startNode(folder: string, port: number, nodes: ChildProcess[]): Promise<string> {
+  await mkdir(folder);
+  const { file, args } = qdrantCommand();
+  const env = { PATH: process.env['PATH'], HOME: process.env['HOME'], QDRANT__SERVICE__HTTP_PORT: String(port) };
+  nodes.push(spawn(file, args, { cwd: folder, stdio: 'ignore', env }));
+  const base = `http://127.0.0.1:${port}`;
+  const ready = async () => (await fetch(`${base}/readyz`).catch(() => undefined))?.ok === true;
+  await until('the Qdrant node is ready', ready, { withinMs: 30_000, everyMs: 50 });
+  return base;
 }
 
 /** Points with a payload of 1 MB of random text each: what cannot be compressed is stored as it is. */

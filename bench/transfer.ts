@@ -5,10 +5,12 @@
  * else the machine does meets all of them alike. `rclone` and `aws` are taken from the PATH; who is missing is left out.
  */
 import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, cpus, release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { QdrantClient } from '../src/clients/qdrant.ts';
 import { BackupStore } from '../src/clients/s3.ts';
 import { measure, openStage, start, type Measured } from './stage.ts';
 
@@ -39,11 +41,13 @@ const env = {
   BENCH_ENDPOINT: stage.endpoint,
   BENCH_BUCKET: stage.bucket,
   BENCH_KEY: 'bench/ours',
+  // As the other clients come compiled.
+  NODE_COMPILE_CACHE: join(dataDir, 'compiled'),
 };
 const ours = `'${process.execPath}' '${fileURLToPath(import.meta.resolve('./transfer-client.ts'))}'`;
 const withParts = (partMiB: number, change: Record<string, string> = {}) => ({
   BENCH_PART_BYTES: String(partMiB * MiB),
-  BENCH_BUFFER_BYTES: String(48 * MiB),
+  BENCH_BUFFER_BYTES: String(40 * MiB),
   BENCH_LANES: '4',
   BENCH_STREAMS: '1',
   BENCH_SHA256: 'true',
@@ -95,6 +99,7 @@ try {
   await comparison();
   await memoryTable();
   await crashTable();
+  await restoreTable();
 } finally {
   store.close();
   await stage.stop();
@@ -134,11 +139,11 @@ async function memoryTable(): Promise<void> {
   const rows: string[][] = [];
   for (const [partMiB, streams] of [
     [8, 1],
-    [16, 1],
-    [64, 1],
     [512, 1],
     [8, 8],
     [16, 8],
+    [64, 8],
+    [512, 8],
   ] as const) {
     const { output } = await measure(ours, { ...env, ...withParts(partMiB, { BENCH_STREAMS: String(streams) }) });
     await clear();
@@ -146,7 +151,7 @@ async function memoryTable(): Promise<void> {
     const mib = (bytes = 0) => (bytes / MiB).toFixed(0);
     rows.push([`${partMiB} MiB`, String(streams), mib(idle), mib(peak), mib((peak ?? 0) - (idle ?? 0))]);
   }
-  console.log('\nMemory of one process, buffer budget 48 MiB, 4 lanes a stream:\n');
+  console.log('\nMemory of one process, buffer budget 40 MiB, 4 lanes a stream:\n');
   table(['part', 'streams', 'idle MiB', 'peak MiB', 'above idle MiB'], rows);
 }
 
@@ -169,6 +174,49 @@ async function crashTable(): Promise<void> {
   }
   console.log('\nkill -9 in the middle, then a second run; the others begin at byte 0 again:\n');
   table(['begun before MiB', 'sent after MiB', 'sent twice MiB', 'bound: lanes × part MiB'], rows);
+}
+
+/** Nodes pull from the store; all that this process does is ask them to. */
+async function restoreTable(): Promise<void> {
+  const rows: string[][] = [];
+  await measure(ours, { ...env, ...withParts(8) });
+  const url = await store.presignRead('bench/ours-0', 3600);
+  const nodes = (await stage.emptyNodes()).map((address) => new QdrantClient({ url: address }));
+  const recover = async (targets: readonly QdrantClient[]): Promise<number> => {
+    const path = (target: QdrantClient) => `${target.url}/collections/bench`;
+    const collection = { vectors: { size: 4, distance: 'Dot' }, shard_number: 1, on_disk_payload: true };
+    const init = { method: 'PUT', headers: { 'content-type': 'application/json' }, body: JSON.stringify(collection) };
+    for (const target of targets) {
+      const answer = await fetch(path(target), init);
+      if (!answer.ok) throw new Error(`PUT ${path(target)}: ${answer.status}`);
+    }
+    const begun = performance.now();
+    await Promise.all(targets.map((target) => target.recoverShard('bench', 0, url, stage.sha256)));
+    const seconds = (performance.now() - begun) / 1000;
+    for (const target of targets) await fetch(path(target), { method: 'DELETE' });
+    return seconds;
+  };
+  const before = bytesRead();
+  const [one, two]: [number[], number[]] = [[], []];
+  for (let round = 0; round < 3; round += 1) {
+    one.push(await recover(nodes.slice(0, 1)));
+    two.push(await recover(nodes));
+  }
+  const passed = bytesRead() - before;
+  await clear();
+  rows.push([
+    median(one).toFixed(2),
+    median(two).toFixed(2),
+    (median(two) / median(one)).toFixed(2),
+    `${(passed / 1e3).toFixed(0)} kB of ${(9 * GB).toFixed(1)} GB`,
+  ]);
+  console.log('\nRestore by pull, 3 interleaved rounds, medians:\n');
+  table(['one replica s', 'two replicas, two nodes s', 'ratio', 'read by the worker'], rows);
+}
+
+/** Bytes that this process has read so far, of files and of sockets. */
+function bytesRead(): number {
+  return Number(/^rchar: (\d+)/m.exec(readFileSync('/proc/self/io', 'utf8'))?.[1] ?? Number.NaN);
 }
 
 function last(output: string): { sent?: number; idle?: number; peak?: number } {

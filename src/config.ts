@@ -133,7 +133,7 @@ const schema = z.object({
   FLEET_TRANSFER_PART_BYTES: bytes(8 * MiB, 5 * MiB, 5 * 1024 * MiB),
   FLEET_TRANSFER_LANES: z.coerce.number().int().min(1).max(64).default(4),
   FLEET_TRANSFER_STREAMS: z.coerce.number().int().min(1).max(64).default(2),
-  FLEET_TRANSFER_BUFFER_BYTES: bytes(48 * MiB, 5 * MiB, Number.MAX_SAFE_INTEGER),
+  FLEET_TRANSFER_BUFFER_BYTES: bytes(40 * MiB, 5 * MiB, Number.MAX_SAFE_INTEGER),
   FLEET_TRANSFER_BYTES_PER_SECOND: z.coerce.number().int().min(MiB).optional(),
   FLEET_RESTORE_VIA: z.enum(RESTORE_VIA).default('bucket'),
   /** Without it this worker serves no shards. */

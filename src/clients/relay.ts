@@ -88,7 +88,8 @@ export async function relay(options: RelayOptions): Promise<RelayResult> {
       sent += bytes;
     },
   };
-  const fits = work.size * options.lanes <= options.buffers.budget;
+  // Two, so that one can be read while the other is sent.
+  const fits = work.size * Math.min(options.lanes, 2) <= options.buffers.budget;
   try {
     await (fits || !store.takesTrailers ? sendBuffered(work) : sendStreamed(work));
   } catch (error) {
