@@ -1,7 +1,7 @@
 /** EKS' REST paths. https://docs.aws.amazon.com/eks/latest/APIReference/API_Operations.html */
 
 /** Operation, method, path; below `/clusters` where it does not begin with a slash. */
-const ROUTES: readonly (readonly [string, string, string])[] = [
+export const ROUTES: readonly (readonly [string, string, string])[] = [
   ['CreateCluster', 'POST', ''],
   ['ListClusters', 'GET', ''],
   ['DescribeCluster', 'GET', '{name}'],
@@ -44,10 +44,14 @@ const ROUTES: readonly (readonly [string, string, string])[] = [
 ];
 
 const PATTERNS = ROUTES.map(([operation, method, path]) => {
-  const whole = path.startsWith('/') ? path : `/clusters/${path}`.replace(/\/$/, '');
-  const pattern = whole.replaceAll(/\{(\w+)\}/g, '(?<$1>[^/]+)');
+  const pattern = routePath(path).replaceAll(/\{(\w+)\}/g, '(?<$1>[^/]+)');
   return { operation, method, pattern: new RegExp(`^${pattern}$`) };
 });
+
+/** The whole of a route's path. */
+export function routePath(path: string): string {
+  return path.startsWith('/') ? path : `/clusters/${path}`.replace(/\/$/, '');
+}
 
 /** The operation that a request to EKS asks for, with what path, query and body say. */
 export function eksOperation(
