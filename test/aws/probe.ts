@@ -26,7 +26,7 @@ export async function probe(url: string, name: string): Promise<boolean | undefi
   const body = await answer.text();
   if (answer.status >= 500) return undefined;
   const unknown =
-    /<Code>InvalidAction<|No route for /.test(body) || (answer.status === 404 && /^<!doctype html>/.test(body));
+    /<Code>InvalidAction<|No route for /.test(body) || (answer.status === 404 && body.startsWith('<!doctype html>'));
   return !unknown;
 
   function send(): Promise<Response> {

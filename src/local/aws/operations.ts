@@ -136,7 +136,7 @@ export const OPERATIONS: Readonly<Record<string, Knowledge>> = {
 };
 
 /** Which emulator proves an operation in the local stack: see front.ts. */
-export function provenBy(operation: string): 'moto' | 'ministack' | 'the proxy alone' {
+function provenBy(operation: string): 'moto' | 'ministack' | 'the proxy alone' {
   const { moto, ministack } = OPERATIONS[operation] ?? {};
   const routed = /^(eks|sts):/.test(operation) ? 'ministack' : 'moto';
   return (routed === 'moto' ? moto : ministack) === 'no' ? 'the proxy alone' : routed;
