@@ -120,6 +120,7 @@ export const OPERATIONS: Readonly<Record<string, Knowledge>> = {
   'iam:GetRole': {},
   'iam:ListAttachedRolePolicies': {},
   'iam:ListRolePolicies': {},
+  'iam:ListRoles': {},
   'iam:PutRolePolicy': {},
   's3:CreateBucket': {},
   's3:DeleteBucket': {},
