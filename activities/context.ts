@@ -25,8 +25,11 @@ export function keepInHeartbeats(details: object): void {
   kept.set(Context.current(), details);
 }
 
-/** A heartbeat that tells how far the activity is, besides what it keeps in all of them. */
-export function heartbeat(progress: object): void {
+/**
+ * Heartbeats of this activity that tell how far it is, besides what it keeps in all of them. Bound to the activity when
+ * this is called: a callback of a socket that an earlier activity opened runs in that one's context.
+ */
+export function heartbeats(): (progress: object) => void {
   const context = Context.current();
-  context.heartbeat({ ...kept.get(context), ...progress });
+  return (progress) => context.heartbeat({ ...kept.get(context), ...progress });
 }

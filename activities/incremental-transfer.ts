@@ -11,7 +11,7 @@ import { backupOfPack, type Recipe } from '../src/domain/shard-recipe.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import { readManifest } from './backup-records.ts';
 import { recipeOf, renew, type Bases } from './block-references.ts';
-import { heartbeat, signal } from './context.ts';
+import { heartbeats, signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { peerById } from './peers.ts';
 import { transferBudget } from './transfer-budget.ts';
@@ -54,6 +54,7 @@ export function createIncrementalTransferActivities(deps: ActivityDeps) {
      */
     async transferIncrementalShard(input: IncrementalTransferInput): Promise<IncrementalTransferResult> {
       const { location, attempt, task, snapshot } = input;
+      const beat = heartbeats();
       const { client } = await peerById(deps, location, task.peer, signal());
       const url = client.shardSnapshotUrl(task.collection, task.shard, snapshot.name);
       const source = await SnapshotSource.open(url, client.authHeaders(), signal());
@@ -80,7 +81,7 @@ export function createIncrementalTransferActivities(deps: ActivityDeps) {
         signal: signal(),
         onProgress: (bytes) => {
           moved += bytes;
-          heartbeat({ moved, size: snapshot.size });
+          beat({ moved, size: snapshot.size });
           // One that fails is made good by the commit, which takes all leases again before it relies on them.
           renewIfDue(location, attempt, bases).catch(() => undefined);
         },

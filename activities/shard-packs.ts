@@ -5,7 +5,7 @@ import { FleetError } from '../src/domain/errors.ts';
 import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import type { CopiedShard } from './backup-store.ts';
-import { attempt, heartbeat, keepInHeartbeats } from './context.ts';
+import { attempt, heartbeats, keepInHeartbeats } from './context.ts';
 import type { createIncrementalTransferActivities } from './incremental-transfer.ts';
 import type { createQdrantActivities, NodeSnapshot } from './qdrant.ts';
 import type { createSnapshotTransferActivities } from './snapshot-transfer.ts';
@@ -50,9 +50,10 @@ export function createShardPackActivities(steps: Steps) {
       const { heartbeatDetails } = Context.current().info;
       const done = [...((heartbeatDetails as { copied?: CopiedShard[] } | undefined)?.copied ?? [])];
       keepInHeartbeats({ copied: done });
+      const beat = heartbeats();
       for (const task of pack.tasks.slice(done.length)) {
         done.push(await copyShard(pack, task));
-        heartbeat({});
+        beat({});
       }
       const [first] = pack.tasks;
       if (attempt() > 1 && first !== undefined) {
@@ -116,11 +117,12 @@ export function createShardPackActivities(steps: Steps) {
 
 /** Heartbeats while something is waited for that has bounds of its own. */
 async function beating<T>(run: () => Promise<T>): Promise<T> {
-  heartbeat({});
-  const beat = setInterval(() => heartbeat({}), BEAT_MS);
+  const beat = heartbeats();
+  beat({});
+  const timer = setInterval(() => beat({}), BEAT_MS);
   try {
     return await run();
   } finally {
-    clearInterval(beat);
+    clearInterval(timer);
   }
 }

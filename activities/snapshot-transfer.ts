@@ -4,7 +4,7 @@ import type { ClusterRef } from '../src/domain/naming.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import { SnapshotSource } from '../src/clients/snapshot-source.ts';
 import { partSizeFor, relay } from '../src/clients/relay.ts';
-import { heartbeat, signal } from './context.ts';
+import { heartbeats, signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { peerById } from './peers.ts';
 import { transferBudget } from './transfer-budget.ts';
@@ -41,6 +41,7 @@ export function createSnapshotTransferActivities(deps: ActivityDeps) {
      *   are not those that Qdrant announced
      */
     async transferShardSnapshot({ task, snapshot, key, ...ref }: TransferInput): Promise<TransferResult> {
+      const beat = heartbeats();
       const { client } = await peerById(deps, ref, task.peer, signal());
       const url = client.shardSnapshotUrl(task.collection, task.shard, snapshot.name);
       const source = await SnapshotSource.open(url, client.authHeaders(), signal());
@@ -61,7 +62,7 @@ export function createSnapshotTransferActivities(deps: ActivityDeps) {
         // Heartbeats come from moved bytes: a stream that stands still is one that Temporal ends.
         onProgress: (bytes) => {
           moved += bytes;
-          heartbeat({ moved, size: snapshot.size });
+          beat({ moved, size: snapshot.size });
         },
       });
       if (result.sha256 !== snapshot.sha256) {

@@ -7,7 +7,7 @@ import { pointRange, type CollectionEntry, type ShardEntry } from '../src/domain
 import { FleetError } from '../src/domain/errors.ts';
 import { attestationKey, type BackupLocation } from '../src/domain/naming.ts';
 import { readCommitted } from './backup-records.ts';
-import { heartbeat, signal } from './context.ts';
+import { heartbeats, signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { shardBytes } from './restore-source.ts';
 import { readSample, SAMPLE_POINTS, sampleSeed, writeSample } from './sample.ts';
@@ -140,6 +140,7 @@ export function createVerificationActivities(deps: ActivityDeps) {
     const isIncremental = entry.incremental !== undefined && location !== undefined;
     const body = isIncremental ? shardBytes(deps, location, entry).stream(signal()) : await store.read(key, signal());
     if (body === undefined) return 'is gone from the bucket';
+    const beat = heartbeats();
     const hash = createHash('sha256');
     let bytes = 0;
     const handle = file === undefined ? undefined : await open(file, 'wx', 0o600);
@@ -148,7 +149,7 @@ export function createVerificationActivities(deps: ActivityDeps) {
         hash.update(chunk);
         await handle?.write(chunk);
         bytes += chunk.length;
-        heartbeat({ bytes, size });
+        beat({ bytes, size });
       }
     } catch (error) {
       // A pack or the recipe: which one, and what is wrong with it.

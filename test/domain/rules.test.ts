@@ -124,7 +124,7 @@ describe('commit record', () => {
   });
 
   test('only manifests of a known format are read', () => {
-    expect(() => parseManifest({ formatVersion: 2, collections: [] }, 'm')).toThrow(/format 2; this version reads/);
+    expect(() => parseManifest({ formatVersion: 3, collections: [] }, 'm')).toThrow(/format 3; this version reads/);
     expect(() => parseManifest([], 'm')).toThrow(/not a backup manifest/);
     expect(() => parseManifest(null, 'm')).toThrow(/not a backup manifest/);
   });

@@ -92,7 +92,7 @@ test('bad input fails the workflow with the field and the remedy, and calls noth
   });
   expect(end).toContain('tenant: must be lower-case letters');
   expect(end).toContain('cluster: is needed');
-  expect(end).toContain('clustr: is not known here; known: tenant, cluster, collections, retention');
+  expect(end).toContain('clustr: is not known here; known: tenant, cluster, collections, format, retention');
   const history = await fleet.temporal('workflow', 'show', '-w', id, '-o', 'json');
   expect(history).toContain('"type": "InvalidInput"');
   expect(history).not.toContain('ACTIVITY_TASK_SCHEDULED');
