@@ -6,8 +6,8 @@ export default defineConfig({
     globalSetup: ['test/global-setup.ts'],
     reporters: ['default', './test/reporter.ts'],
     pool: 'forks',
-    // Beside the test processes runs a whole local stack.
-    maxWorkers: 2,
+    // Many tests wait for a heartbeat to be missed or a namespace to go; beside them runs a whole local stack.
+    maxWorkers: 3,
     testTimeout: 60_000,
     hookTimeout: 120_000,
   },

@@ -74,6 +74,8 @@ export class Fleet {
       env: {
         PATH: process.env['PATH'],
         HOME: process.env['HOME'],
+        // A worker starts dozens of times in a run: what the first one compiled, the others read.
+        NODE_COMPILE_CACHE: join(dirname(bundle), 'compiled'),
         ...this.env,
         FLEET_WORKER_HEALTH_PORT: port,
         FLEET_WORKFLOW_BUNDLE: bundle,
