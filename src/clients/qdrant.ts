@@ -121,15 +121,13 @@ export class QdrantClient {
   async cluster(): Promise<ClusterInfo> {
     // Ids may exceed what a JavaScript number holds, so they are quoted before parsing.
     const text = (await this.#text('GET', '/cluster')).replaceAll(/"peer_id":\s*(\d+)/g, '"peer_id":"$1"');
-    const { result } = parse(text, `GET ${this.url}/cluster`) as {
-      result: {
-        status: string;
-        peer_id?: string;
-        peers?: ClusterInfo['peers'];
-        message_send_failures?: Record<string, unknown>;
-        consensus_thread_status?: { consensus_thread_status?: string };
-      };
-    };
+    const result = resultOf<{
+      status: string;
+      peer_id?: string;
+      peers?: ClusterInfo['peers'];
+      message_send_failures?: Record<string, unknown>;
+      consensus_thread_status?: { consensus_thread_status?: string };
+    }>(text, `GET ${this.url}/cluster`);
     if (result.status !== 'enabled' || result.peer_id === undefined) {
       throw new FleetError('QdrantRejected', `${this.url} runs without cluster mode; set config.cluster.enabled.`);
     }
@@ -155,16 +153,14 @@ export class QdrantClient {
       /"(peer_id|from|to)":\s*(\d+)/g,
       '"$1":"$2"',
     );
-    const { result } = parse(text, `GET ${this.url}${this.#path(name, '/cluster')}`) as {
-      result: {
-        peer_id: string;
-        shard_count: number;
-        local_shards: CollectionCluster['local'];
-        remote_shards: (ShardState & { peer_id: string })[];
-        shard_transfers?: { shard_id: number; from: string; to: string }[];
-        resharding_operations?: unknown[];
-      };
-    };
+    const result = resultOf<{
+      peer_id: string;
+      shard_count: number;
+      local_shards: CollectionCluster['local'];
+      remote_shards: (ShardState & { peer_id: string })[];
+      shard_transfers?: { shard_id: number; from: string; to: string }[];
+      resharding_operations?: unknown[];
+    }>(text, `GET ${this.url}${this.#path(name, '/cluster')}`);
     return {
       peerId: result.peer_id,
       shardCount: result.shard_count,
@@ -334,7 +330,7 @@ export class QdrantClient {
 
   async #result<T>(method: Method, path: string, body?: Json, timeout = CALL_TIMEOUT): Promise<T> {
     const text = await this.#text(method, path, body, timeout);
-    return (parse(text, `${method} ${this.url}${path.split('?')[0]}`) as { result: T }).result;
+    return resultOf<T>(text, `${method} ${this.url}${path.split('?')[0]}`);
   }
 
   async #text(method: Method, path: string, body?: Json, timeout = CALL_TIMEOUT): Promise<string> {
@@ -385,6 +381,19 @@ export class QdrantClient {
 }
 
 type Method = 'GET' | 'PUT' | 'POST' | 'PATCH' | 'DELETE';
+
+/** The `result` of an answer. JSON without one comes from something else, or from a node that is just starting. */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- each caller knows what it asked for, as for `#result`
+function resultOf<T>(text: string, place: string): T {
+  const { result } = (parse(text, place) ?? {}) as { result?: T };
+  if (result === undefined || result === null) {
+    throw new FleetError(
+      'QdrantUnavailable',
+      `${place} answered without a result: ${JSON.stringify(text.slice(0, 100))}`,
+    );
+  }
+  return result;
+}
 
 /** The answer to a request as JSON. Something between us and Qdrant may answer in its place. */
 function parse(text: string, place: string): unknown {
