@@ -30,7 +30,8 @@ export async function readRange(target: Buffer, start: number, options: RangeOpt
       return await readOnce(target, start, options);
     } catch (error) {
       if (options.signal.aborted) throw options.signal.reason;
-      if (!FleetError.is(error, 'StoreUnavailable') || attempt === ATTEMPTS) throw error;
+      if (FleetError.is(error) && error.code !== 'StoreUnavailable') throw error;
+      if (attempt === ATTEMPTS) throw error;
     }
   }
 }
@@ -48,7 +49,16 @@ async function readOnce(target: Buffer, start: number, options: RangeOptions): P
   const url = await store.presignOwnRead(key, URL_LIFETIME);
   try {
     const headers = { range: `bytes=${start}-${end}` };
-    await exchange({ url: new URL(url), headers, target, accept, signal, limiter, onBytes: () => undefined });
+    await exchange({
+      url: new URL(url),
+      ca: store.ca,
+      headers,
+      target,
+      accept,
+      signal,
+      limiter,
+      onBytes: () => undefined,
+    });
   } catch (error) {
     if (signal.aborted) throw signal.reason;
     if (FleetError.is(error)) throw error;
