@@ -22,7 +22,7 @@ import type { ActivityDeps } from './deps.ts';
 import { readCopied } from './backup-lanes.ts';
 import { freeDisk } from './disk.ts';
 import { LANES, mapInLanes } from './lanes.ts';
-import { reachablePeers, type Peer } from './peers.ts';
+import { reachablePeers, requireAwake, type Peer } from './peers.ts';
 import { weigh } from './shard-sizes.ts';
 import { removeLeft } from './snapshots-left.ts';
 
@@ -77,14 +77,15 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
      * Look at the whole cluster, choose a source for each shard, and write down the intent.
      *
      * @param input `nominalTime`: ISO 8601; a scheduled run is named by its slot, so that its retries share one id
-     * @throws FleetError `TopologyUnstable`, `QdrantUnavailable`, `StoreDenied`, `StoreUnavailable`, `DiskFull`, or
-     *   `InvalidInput` for a collection that does not exist
+     * @throws FleetError `ClusterSuspended`, `TopologyUnstable`, `QdrantUnavailable`, `StoreDenied`, `StoreUnavailable`,
+     *   `DiskFull`, or `InvalidInput` for a collection that does not exist
      */
     async planBackup(
       input: ClusterRef & { nominalTime: string; collections?: readonly string[]; format?: BackupFormat },
     ): Promise<BackupPlan> {
       const { tenant, cluster, nominalTime } = input;
       const { workflowId, runId } = workflowRun();
+      await requireAwake(deps, input);
       await store.check(signal());
       const peers = await reachablePeers(deps, input, signal());
       const [{ client }] = peers;

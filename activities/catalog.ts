@@ -167,12 +167,15 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
     },
 
     /** @throws FleetError `ClusterNotFound` */
-    async loadCluster(ref: ClusterRef): Promise<{ spec: ClusterSpec; phase: ClusterPhase; namespace: string }> {
+    async loadCluster(
+      ref: ClusterRef,
+    ): Promise<{ spec: ClusterSpec; phase: ClusterPhase; namespace: string; deleteAfter?: string }> {
       const row = await catalog.cluster(ref);
       if (row === undefined) {
         throw new FleetError('ClusterNotFound', `Tenant "${ref.tenant}" has no cluster "${ref.cluster}".`);
       }
-      return { spec: row.spec, phase: row.phase, namespace: row.namespace };
+      const { spec, phase, namespace, delete_after: until } = row;
+      return { spec, phase, namespace, ...(until !== null && { deleteAfter: until.toISOString() }) };
     },
 
     /** Whether the catalogue has the cluster. */

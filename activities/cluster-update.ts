@@ -16,7 +16,7 @@ import {
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { observe, unrest } from './observe.ts';
-import { POD_SELECTOR, reachablePeers } from './peers.ts';
+import { POD_SELECTOR, reachablePeers, requireAwake } from './peers.ts';
 
 export interface PlannedUpdate extends UpdatePlan {
   /** As the catalogue has it, which is how the chart was applied last. */
@@ -40,9 +40,10 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
       if (row === undefined) {
         throw new FleetError('ClusterNotFound', `Tenant "${ref.tenant}" has no cluster "${ref.cluster}".`);
       }
-      if (row.spec.suspended === true) {
-        throw new FleetError('ClusterSuspended', `${name} is suspended; resume it first.`);
+      if (row.phase === 'DELETING') {
+        throw new FleetError('UpdateRefused', `${name} is being deleted; delete it again to bring that to its end.`);
       }
+      await requireAwake(deps, ref);
       const observed = await observe(deps, ref, signal());
       const answering = new Set(observed.peers.map(({ id }) => id));
       for (const { collection, shards, transfers, resharding } of observed.cluster.placements) {

@@ -20,7 +20,7 @@ export interface Unreachable {
   readonly reason: string;
 }
 
-type PeerDeps = Pick<ActivityDeps, 'clusters' | 'config'>;
+type PeerDeps = Pick<ActivityDeps, 'catalog' | 'clusters' | 'config'>;
 
 /** Selects the pods of a cluster in its namespace. */
 export const POD_SELECTOR = `app.kubernetes.io/name=qdrant,app.kubernetes.io/instance=${RELEASE_NAME}`;
@@ -66,13 +66,28 @@ export async function survey(
   return { peers, unreachable };
 }
 
-/** The reachable peers, at least one. @throws FleetError `QdrantUnavailable` naming what is wrong with each pod */
+/**
+ * The reachable peers, at least one.
+ *
+ * @throws FleetError `ClusterSuspended`; `QdrantUnavailable` naming what is wrong with each pod
+ */
 export async function reachablePeers(deps: PeerDeps, ref: ClusterRef, signal: AbortSignal): Promise<[Peer, ...Peer[]]> {
   const { peers, unreachable } = await survey(deps, ref, signal);
   const [first, ...rest] = peers;
   if (first !== undefined) return [first, ...rest];
+  await requireAwake(deps, ref);
   const why = unreachable.map(({ name, reason }) => `${name}: ${reason}`).join('; ') || 'it has no pods';
   throw new FleetError('QdrantUnavailable', `No peer of ${ref.tenant}/${ref.cluster} answers: ${why}.`);
+}
+
+/** @throws FleetError `ClusterSuspended` when nobody can answer, because that is how somebody wanted it */
+export async function requireAwake({ catalog }: Pick<ActivityDeps, 'catalog'>, ref: ClusterRef): Promise<void> {
+  const row = await catalog.cluster(ref);
+  if (row?.spec.suspended !== true) return;
+  throw new FleetError(
+    'ClusterSuspended',
+    `${ref.tenant}/${ref.cluster} is suspended, so no peer runs. Resume it (ResumeCluster), then repeat this.`,
+  );
 }
 
 /** The peer with an id. @throws FleetError `QdrantUnavailable` when it does not answer */

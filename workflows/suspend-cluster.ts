@@ -1,4 +1,7 @@
+import type { ClusterPhase, ClusterSpec } from '../src/domain/cluster.ts';
+import { FleetError } from '../src/domain/errors.ts';
 import { parseResumeInput, parseSuspendInput } from '../src/domain/input.ts';
+import type { ClusterRef } from '../src/domain/naming.ts';
 import { control } from './shared/activity-proxies.ts';
 import { Change } from './shared/change.ts';
 import { checked } from './shared/input.ts';
@@ -25,7 +28,7 @@ export async function SuspendCluster(input: unknown): Promise<{ tenant: string; 
   const ref = checked(input, parseSuspendInput);
   return runOperation({ kind: 'suspend', ref, steps: [LEASE, ...Object.values(SUSPEND)] }, async (operation) => {
     await operation.step(LEASE, () => control.takeLease({ ...ref, mode: 'exclusive' }));
-    const { spec } = await control.loadCluster(ref);
+    const spec = specOf(ref, await control.loadCluster(ref));
     const change = new Change(ref, spec);
     return change.settle(async () => {
       await change.enter('SUSPENDING');
@@ -51,7 +54,7 @@ export async function ResumeCluster(input: unknown): Promise<{ tenant: string; c
   const { readyTimeoutSeconds, ...ref } = checked(input, parseResumeInput);
   return runOperation({ kind: 'resume', ref, steps: [LEASE, ...Object.values(RESUME)] }, async (operation) => {
     await operation.step(LEASE, () => control.takeLease({ ...ref, mode: 'exclusive' }));
-    const { spec } = await control.loadCluster(ref);
+    const spec = specOf(ref, await control.loadCluster(ref));
     const change = new Change(ref, spec, readyTimeoutSeconds);
     return change.settle(async () => {
       await change.enter('RESUMING');
@@ -65,4 +68,19 @@ export async function ResumeCluster(input: unknown): Promise<{ tenant: string; c
       return { ...ref, schedules };
     });
   });
+}
+
+interface Loaded {
+  readonly spec: ClusterSpec;
+  readonly phase: ClusterPhase;
+  readonly deleteAfter?: string;
+}
+
+/** A removal that has begun may have taken volumes with it already; one that can still be taken back has not. */
+function specOf({ tenant, cluster }: ClusterRef, { spec, phase, deleteAfter }: Loaded): ClusterSpec {
+  if (phase !== 'DELETING' || Date.parse(deleteAfter ?? '') > Date.now()) return spec;
+  throw new FleetError(
+    'UpdateRefused',
+    `${tenant}/${cluster} is being deleted; delete it again to bring that to its end.`,
+  );
 }

@@ -113,9 +113,24 @@ test('sleeps and wakes; a deletion that is taken back leaves it as it was', { ti
   await fleet.run('SuspendCluster', ref());
   expect(await fleet.catalog.cluster(ref())).toMatchObject({ phase: 'SUSPENDED', spec: { suspended: true } });
   await expect(fleet.access('living')).rejects.toThrow('No cluster to talk to');
-  await expect(fleet.run('UpdateCluster', { ...ref(), nodes: 3 })).rejects.toMatchObject({
-    cause: { type: 'ClusterSuspended' },
-  });
+  const [backup] = await fleet.catalog.backups(ref(), { limit: 1 });
+  const taken = { source: 'living', backup: backup?.backup };
+  const refused: [string, object][] = [
+    ['UpdateCluster', { nodes: 3 }],
+    ['RotateApiKey', {}],
+    ['BackupCluster', {}],
+    ['RestoreCluster', { ...taken, rename: { documents: 'copies' } }],
+    ['RestoreCluster', { ...taken, inPlace: true }],
+    ['DeleteCluster', { finalBackup: true }],
+  ];
+  for (const [type, input] of refused) {
+    const failure = await fleet.run(type, { ...ref(), ...input }).catch((error: unknown) => error);
+    expect(failure, type).toMatchObject({ cause: { type: 'ClusterSuspended' } });
+    expect((failure as Error & { cause: Error }).cause.message, type).toMatch(/[Rr]esume it/);
+  }
+  // A backup is read again without its cluster.
+  expect(await fleet.run('VerifyBackup', { ...ref(), backup: backup?.backup })).toMatchObject({ shards: 4 });
+  expect(await fleet.catalog.cluster(ref())).toMatchObject({ phase: 'SUSPENDED', spec: { suspended: true } });
   await fleet.run('ResumeCluster', ref());
   expect(await (await fleet.access('living')).digest('documents')).toEqual(before);
 

@@ -1,6 +1,6 @@
 /** Suspend, resume, rotate, delete with a way back, over activities that a test holds. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { gaveUp, REF, SPEC, Workflows, type Fakes } from './support.ts';
+import { BACKUP, fails, gaveUp, REF, SPEC, Workflows, type Fakes } from './support.ts';
 
 let workflows: Workflows;
 beforeAll(async () => {
@@ -51,6 +51,43 @@ describe('SuspendCluster and ResumeCluster', () => {
     expect(run.names.filter((name) => order.includes(name))).toEqual(order);
     expect(run.of('recordSpec')[0]?.input.spec.suspended).toBe(false);
     expect(phases(run)).toEqual(['RESUMING', 'HEALTHY']);
+  });
+});
+
+describe('what cannot be changed now', () => {
+  test.each([
+    ['UpdateCluster', { nodes: 3 }],
+    ['SuspendCluster', {}],
+    ['ResumeCluster', {}],
+    ['RotateApiKey', {}],
+    ['DeleteCluster', { finalBackup: true, undoHours: 1 }],
+    ['RestoreCluster', { source: 'docs', backup: BACKUP }],
+  ])('%s of a cluster that another operation holds', async (type, input) => {
+    const run = await workflows.run(type, { ...REF, ...input }, { takeLease: fails('ClusterBusy') });
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'ClusterBusy' });
+    const harmless = ['openBackup', 'clusterExists', 'closeBackup'];
+    expect(run.names.filter((name) => !harmless.includes(name))).toEqual([]);
+    expect(run.of('takeLease').map(({ input: { mode } }) => mode)).toEqual(['exclusive']);
+  });
+
+  test('a cluster whose removal has begun is neither stopped nor started', async () => {
+    const gone: Fakes = { loadCluster: () => ({ spec: SPEC, phase: 'DELETING', namespace: 'fleet-acme--docs' }) };
+    for (const type of ['SuspendCluster', 'ResumeCluster']) {
+      const run = await workflows.run(type, REF, gone);
+      expect(run.ended).toMatchObject({ status: 'FAILED', type: 'UpdateRefused' });
+      expect(run.names).toEqual(['loadCluster']);
+    }
+  });
+
+  test('one that waits for its removal can be started again', async () => {
+    const deleteAfter = new Date(Date.now() + 3_600_000).toISOString();
+    const run = await workflows.run('ResumeCluster', REF, {
+      loadCluster: () => ({
+        ...{ spec: { ...SPEC, suspended: true }, namespace: 'fleet-acme--docs', deleteAfter },
+        phase: 'DELETING',
+      }),
+    });
+    expect(run.ended.status).toBe('COMPLETED');
   });
 });
 
