@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { mkdirSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { emulatorPart, EMULATORS, findEmulators } from './aws/emulators.ts';
@@ -12,6 +11,7 @@ import { apiPart, kubeletPart, workerPart } from './parts/programs.ts';
 import { BACKUP_BUCKET, s3Part } from './parts/s3.ts';
 import { temporalPart } from './parts/temporal.ts';
 import { REPOSITORY } from './paths.ts';
+import { reservePodRange } from './pod-range.ts';
 import { choosePorts, type Ports } from './ports.ts';
 import { apiTokenPath, loadSecrets, type Secrets } from './secrets.ts';
 import { Supervisor, type Part, type PartCrashedError, type ReadyPart } from './supervisor.ts';
@@ -59,15 +59,15 @@ export class AlreadyRunningError extends Error {
 
 /** Starts everything that the control plane stands on; with `kubelet`, also the nodes that run Qdrant. */
 export function startInfrastructure(options: StackOptions & { readonly kubelet?: boolean }): Promise<Infrastructure> {
-  return start(options, ({ env, ports, tools }) => (options.kubelet ? [kubelet(env, tools, ports, options)] : []));
+  return start(options, (context) => (options.kubelet ? [kubelet(context, options)] : []));
 }
 
 /** Starts the whole of it: infrastructure, nodes, worker and API. */
 export function startStack(options: StackOptions): Promise<Infrastructure> {
-  return start(options, ({ env, ports, tools, names }) => [
-    kubelet(env, tools, ports, options),
-    workerPart(env, ports, names, realpathSync(options.dataDir)),
-    apiPart(env, ports, names),
+  return start(options, (context) => [
+    kubelet(context, options),
+    workerPart(context.env, context.ports, context.names, realpathSync(options.dataDir)),
+    apiPart(context.env, context.ports, context.names),
   ]);
 }
 
@@ -76,6 +76,8 @@ interface Context {
   readonly ports: Ports;
   readonly tools: Tools;
   readonly names: readonly string[];
+  /** Not given: the kubelet's own default, or what the environment names. */
+  readonly podCidr: string | undefined;
 }
 
 async function start(options: StackOptions, morePartsOf: (context: Context) => Part[]): Promise<Infrastructure> {
@@ -89,8 +91,11 @@ async function start(options: StackOptions, morePartsOf: (context: Context) => P
     );
   }
   const supervisor = new Supervisor(dataDir);
+  // Stacks beside each other, as in tests, need pod addresses of their own.
+  const podRange = options.ports === 'free' ? reservePodRange() : undefined;
   const stop = async () => {
     await supervisor.stop();
+    podRange?.release();
     lock.release();
   };
   // The start below fails by itself then, and that is what the caller sees.
@@ -111,7 +116,8 @@ async function start(options: StackOptions, morePartsOf: (context: Context) => P
       ...infrastructureParts({ dataDir, ports, secrets, tools }),
       ...(options.aws ? await awsParts(env, ports, { ...options, dataDir }) : []),
     ];
-    const more = morePartsOf({ env, ports, tools, names: parts.map((part) => part.name) });
+    const names = parts.map((part) => part.name);
+    const more = morePartsOf({ env, ports, tools, names, podCidr: podRange?.cidr });
     const ready = await supervisor.startAll([...parts, ...more]);
     options.signal?.removeEventListener('abort', stopQuietly);
     options.signal?.throwIfAborted();
@@ -154,7 +160,7 @@ async function awsParts(env: Record<string, string>, ports: Ports, options: Stac
   return [...emulators, awsPart(env, ports)];
 }
 
-function kubelet(env: Record<string, string>, tools: Tools, ports: Ports, options: StackOptions): Part {
+function kubelet({ env, tools, podCidr }: Context, options: StackOptions): Part {
   return kubeletPart({
     ...env,
     ...('server' in tools.qdrant
@@ -163,15 +169,8 @@ function kubelet(env: Record<string, string>, tools: Tools, ports: Ports, option
     FLEET_KUBELET_DIR: join(realpathSync(options.dataDir), 'kubelet'),
     FLEET_KUBELET_ADOPT: EKS_POOL,
     ...(options.aws && { FLEET_KUBELET_NODES: '0' }),
-    // Stacks beside each other, as in tests, need pod addresses of their own.
-    ...(options.ports === 'free' ? { FLEET_KUBELET_POD_CIDR: podRange(ports) } : {}),
+    ...(podCidr !== undefined && { FLEET_KUBELET_POD_CIDR: podCidr }),
   });
-}
-
-/** One of the ranges 127.65.0.0/16 to 127.250.0.0/16, from a port number that no other stack has. */
-function podRange(ports: Ports): string {
-  const digest = createHash('sha256').update(String(ports.kubernetes)).digest();
-  return `127.${65 + (digest.readUInt16BE() % 186)}.0.0/16`;
 }
 
 function environment({ dataDir, ports, secrets, tools }: Settings): Record<string, string> {

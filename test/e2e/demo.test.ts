@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { execa } from 'execa';
 import { expect, test } from 'vitest';
+import { reservePodRange } from '../../src/local/pod-range.ts';
 import { freePort } from '../support/fleet.ts';
 
 const PORTS = [
@@ -28,13 +29,14 @@ async function processesOf(folder: string): Promise<string[]> {
 test('npm run demo ends in a verdict of EQUAL and leaves no process', { timeout: 240_000 }, async () => {
   const dataDir = await mkdtemp(join(tmpdir(), 'qdrant-fleet-demo-'));
   const ports = await Promise.all(PORTS.map(async (name) => [name, String(await freePort())] as const));
+  const podRange = reservePodRange();
   const { stdout, exitCode } = await execa('npm', ['run', 'demo'], {
     cwd: resolve(import.meta.dirname, '../..'),
     env: {
       ...Object.fromEntries(ports),
       FLEET_LOCAL_DIR: dataDir,
       // Beside the stack of the tests and one that may run on this machine.
-      FLEET_KUBELET_POD_CIDR: '127.251.0.0/16',
+      FLEET_KUBELET_POD_CIDR: podRange.cidr,
     },
     reject: false,
     all: true,
@@ -48,4 +50,5 @@ test('npm run demo ends in a verdict of EQUAL and leaves no process', { timeout:
     env: { FLEET_LOCAL_DIR: dataDir },
   });
   await rm(dataDir, { recursive: true, force: true });
+  podRange.release();
 });

@@ -9,6 +9,7 @@ import { AppsV1Api, KubeConfig } from '@kubernetes/client-node';
 import { execa } from 'execa';
 import type { Api } from '../../src/local/kubelet/api.ts';
 import { connect, strategicMerge } from '../../src/local/kubelet/api.ts';
+import { reservePodRange } from '../../src/local/pod-range.ts';
 import { until } from '../../src/local/wait.ts';
 
 const REPOSITORY = join(import.meta.dirname, '../..');
@@ -35,6 +36,7 @@ export class KubeletHarness {
   readonly apps: AppsV1Api;
   readonly #kubeconfig: string;
   readonly #helm: string;
+  readonly #podRange = reservePodRange();
   #process: ChildProcess | undefined;
 
   constructor(env: Record<string, string | undefined>) {
@@ -57,7 +59,7 @@ export class KubeletHarness {
         KUBECONFIG: this.#kubeconfig,
         FLEET_KUBELET_DIR: this.dir,
         FLEET_KUBELET_NODE_PREFIX: this.pool,
-        FLEET_KUBELET_POD_CIDR: '127.251.0.0/16',
+        FLEET_KUBELET_POD_CIDR: this.#podRange.cidr,
         FLEET_KUBELET_COMMAND: JSON.stringify([process.execPath, join(import.meta.dirname, 'qdrant-stub.ts')]),
       },
     });
@@ -128,6 +130,7 @@ export class KubeletHarness {
     await this.end('SIGTERM');
     const { items } = await this.api.core.listNode({ labelSelector: `qdrant-fleet/pool=${this.pool}` });
     for (const { metadata } of items) await this.api.core.deleteNode({ name: metadata?.name ?? '' });
+    this.#podRange.release();
     rmSync(this.dir, { recursive: true, force: true });
   }
 }
