@@ -13,6 +13,7 @@ import {
   type UpdatePlan,
   type UpdateRequest,
 } from '../src/domain/update-plan.ts';
+import { whyNotStarting } from '../src/domain/pod-trouble.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { observe, unrest } from './observe.ts';
@@ -167,8 +168,8 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
      * ordinal first. A pod that is out of date and not ready goes before all others.
      *
      * @param input `version`: what all peers have to report in the end
-     * @throws FleetError `ClusterNotReady` while the cluster is not whole; `QdrantRejected` when another version runs
-     *   than the image's tag says
+     * @throws FleetError `ClusterNotReady` while the cluster is not whole; `PodCannotStart` when a pod that was restarted
+     *   never will be ready; `QdrantRejected` when another version runs than the image's tag says
      */
     async nextPodToRestart({ nodes, version, ...ref }: ClusterRef & { nodes: number; version?: string }): Promise<{
       pod?: { name: string; uid: string };
@@ -181,6 +182,11 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
       const pods = await kubernetes.pods(namespace, POD_SELECTOR);
       const gone = pods.find(({ terminating }) => terminating);
       if (gone !== undefined) throw new FleetError('ClusterNotReady', `${gone.name} is stopping.`);
+      // Of the present template only: pods that an older one keeps from starting are about to be replaced.
+      const stuck = pods.flatMap((pod) =>
+        pod.ready || pod.revision !== set.revision ? [] : (whyNotStarting(namespace, pod) ?? []),
+      );
+      if (stuck.length > 0) throw new FleetError('PodCannotStart', stuck.join(' '));
       const outdated = pods
         .filter(({ revision }) => revision !== set.revision)
         .sort((a, b) => ordinalOf(b.name) - ordinalOf(a.name));
@@ -203,6 +209,23 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
       }
       if (next === undefined) return { left: 0 };
       return { pod: { name: next.name, uid: next.uid }, left: outdated.length };
+    },
+
+    /**
+     * How far the present template has come, of pods that were made from it: those whose process has ever run, and
+     * those that are not ready.
+     */
+    async inspectRollout(ref: ClusterRef): Promise<{ started: string[]; failing: string[] }> {
+      const { kubernetes } = await clusters.of(ref);
+      const namespace = namespaceOf(ref);
+      const set = await kubernetes.statefulSet(namespace, RELEASE_NAME);
+      if (set?.revision === undefined) throw new FleetError('ClusterNotReady', 'The StatefulSet is not up to date.');
+      const pods = (await kubernetes.pods(namespace, POD_SELECTOR)).filter(({ revision }) => revision === set.revision);
+      const namesOf = (of: typeof pods) => of.map(({ name }) => name).sort();
+      return {
+        started: namesOf(pods.filter(({ container }) => container?.started === true)),
+        failing: namesOf(pods.filter(({ ready }) => !ready)),
+      };
     },
 
     /** Delete one incarnation of a pod; its StatefulSet makes it anew from the present template. */

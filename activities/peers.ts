@@ -2,6 +2,7 @@
 import { QdrantClient, type ClusterInfo } from '../src/clients/qdrant.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
 import { API_KEY_SECRET, namespaceOf, RELEASE_NAME, type ClusterRef } from '../src/domain/naming.ts';
+import { whyNotStarting } from '../src/domain/pod-trouble.ts';
 import type { ActivityDeps } from './deps.ts';
 
 export interface Peer {
@@ -18,6 +19,8 @@ export interface Peer {
 export interface Unreachable {
   readonly name: string;
   readonly reason: string;
+  /** Why waiting for it is of no use. */
+  readonly trouble?: string;
 }
 
 type PeerDeps = Pick<ActivityDeps, 'catalog' | 'clusters' | 'config'>;
@@ -46,10 +49,12 @@ export async function survey(
   const peers: Peer[] = [];
   const unreachable: Unreachable[] = [];
   await Promise.all(
-    pods.map(async ({ name, ip, ready, reason }) => {
+    pods.map(async (pod) => {
+      const { name, ip, ready, reason } = pod;
       const host = config.FLEET_QDRANT_RESOLVER === 'dns' ? `${name}.${RELEASE_NAME}-headless.${namespace}.svc` : ip;
       if (!ready || host === undefined) {
-        unreachable.push({ name, reason: `pod is not ready (${reason})` });
+        const trouble = whyNotStarting(namespace, pod);
+        unreachable.push({ name, reason: `pod is not ready (${reason})`, ...(trouble !== undefined && { trouble }) });
         return;
       }
       const client = new QdrantClient({ url: `http://${host}:${config.FLEET_QDRANT_HTTP_PORT}`, apiKey, signal });

@@ -24,12 +24,15 @@ export function createQdrantActivities(deps: ActivityDeps) {
     /**
      * Whether every peer is up and all of them know each other.
      *
-     * @throws FleetError `ClusterNotReady` that says what is missing; repeat until it is not
+     * @throws FleetError `ClusterNotReady` that says what is missing; repeat until it is not. `PodCannotStart` when a pod
+     *   never will
      */
     async awaitPeers({ nodes, ...ref }: ClusterRef & { nodes: number }): Promise<{ qdrantVersion: string }> {
       const { peers, unreachable } = await survey(deps, ref, signal());
       const [first] = peers;
       if (first === undefined || peers.length < nodes) {
+        const stuck = unreachable.flatMap(({ trouble }) => trouble ?? []);
+        if (stuck.length > 0) throw new FleetError('PodCannotStart', stuck.join(' '));
         const why = unreachable.map(({ name, reason }) => `${name}: ${reason}`).join('; ') || 'no pods yet';
         throw new FleetError('ClusterNotReady', `${peers.length} of ${nodes} peers answer (${why}).`);
       }

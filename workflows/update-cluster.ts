@@ -103,14 +103,15 @@ async function perform(step: UpdateStep, name: string, change: Change, context: 
     case 'configure': {
       await change.enter('UPDATING');
       const { resources, config } = request;
-      await change.apply({ ...(resources !== undefined && { resources }), ...(config !== undefined && { config }) });
-      await change.roll(onRestart);
+      await change.rollOut(
+        { ...(resources !== undefined && { resources }), ...(config !== undefined && { config }) },
+        onRestart,
+      );
       return;
     }
     case 'upgrade':
       await change.enter('UPGRADING');
-      await change.apply({ version: step.version });
-      await change.roll(onRestart, step.version);
+      await change.rollOut({ version: step.version }, onRestart, step.version);
       return;
     case 'add-nodes':
       await change.enter('SCALING');

@@ -11,8 +11,10 @@ import {
   setHeaderOptions,
   StorageV1Api,
   VersionApi,
+  type V1ContainerStatus,
 } from '@kubernetes/client-node';
 import { FleetError, messageOf } from '../domain/errors.ts';
+import type { ContainerState } from '../domain/pod-trouble.ts';
 import type { AppliedObject } from '../domain/kubernetes-objects.ts';
 
 export interface PodInfo {
@@ -26,6 +28,8 @@ export interface PodInfo {
   readonly ready: boolean;
   /** Why it is not ready, as Kubernetes words it. */
   readonly reason: string;
+  /** Of its Qdrant container; absent until a kubelet has told. */
+  readonly container?: ContainerState;
 }
 
 /** Where a pod runs, and the names of its volumes by where its Qdrant container mounts them. */
@@ -173,7 +177,8 @@ export class Kubernetes {
     );
     return items.map(({ metadata, status }) => {
       const condition = status?.conditions?.find(({ type }) => type === 'Ready');
-      const [container] = status?.containerStatuses ?? [];
+      const statuses = status?.containerStatuses ?? [];
+      const container = statuses.find(({ name }) => name === 'qdrant') ?? statuses[0];
       const { waiting, terminated } = container?.state ?? {};
       const scheduled = status?.conditions?.find(({ type }) => type === 'PodScheduled');
       const reasons = [
@@ -190,6 +195,7 @@ export class Kubernetes {
         ...(status?.podIP !== undefined && { ip: status.podIP }),
         ready: condition?.status === 'True',
         reason: reasons.filter((part) => part !== undefined).join(': ') || (status?.phase ?? 'Unknown'),
+        ...(container !== undefined && { container: containerState(container, metadata?.creationTimestamp) }),
       };
     });
   }
@@ -340,6 +346,23 @@ export class Kubernetes {
       this.#core.deleteNamespacedPersistentVolumeClaim({ namespace, name }),
     );
   }
+}
+
+function containerState(
+  { image, restartCount, state, lastState }: V1ContainerStatus,
+  madeAt = new Date(),
+): ContainerState {
+  const ended = state?.terminated ?? lastState?.terminated;
+  return {
+    image,
+    restarts: restartCount,
+    started: state?.running !== undefined || ended !== undefined || restartCount > 0,
+    ageSeconds: (Date.now() - new Date(madeAt).getTime()) / 1000,
+    ...(state?.waiting?.reason !== undefined && {
+      waiting: { reason: state.waiting.reason, message: state.waiting.message ?? '' },
+    }),
+    ...(ended !== undefined && { ended: { exitCode: ended.exitCode, reason: ended.reason ?? '' } }),
+  };
 }
 
 const FIELD_MANAGER = 'qdrant-fleet';

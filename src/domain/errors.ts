@@ -37,6 +37,7 @@ export const ERROR_CODES = {
   CloudRejected: { class: 'fail', status: 502, title: 'The cloud refused the request' },
   InfrastructureFailed: { class: 'fail', status: 502, title: 'The cloud could not make the infrastructure' },
   ChartFailed: { class: 'fail', status: 502, title: 'Helm could not apply the chart' },
+  PodCannotStart: { class: 'fail', status: 502, title: 'A pod of the cluster cannot start' },
   QdrantRejected: { class: 'fail', status: 502, title: 'Qdrant refused the request' },
   StoreDenied: { class: 'fail', status: 502, title: 'The backup store refused the request' },
   KubernetesDenied: { class: 'fail', status: 502, title: 'Kubernetes refused the request' },

@@ -1,4 +1,6 @@
 /** The life of a cluster on real parts, while its users write and read: nothing is lost, nothing fails. */
+import { appendFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { namespaceOf } from '../../src/domain/naming.ts';
 import { Traffic } from '../../src/local/demo/traffic.ts';
@@ -85,6 +87,32 @@ test('is upgraded one minor at a time, after a backup', { timeout: 180_000 }, as
     phase: 'HEALTHY',
     spec: { version: 'v1.19.0', storage: '11Gi' },
   });
+});
+
+test('pods that cannot start are put back to what ran before', { timeout: 180_000 }, async () => {
+  const missing = join(dirname(fleet.env['KUBECONFIG'] ?? ''), 'kubelet/missing-images');
+  await appendFile(missing, 'v1.19.77\n');
+  const attempt = (change: object) =>
+    fleet.run('UpdateCluster', { ...ref(), ...change }).catch((error: unknown) => error);
+  const image = await underTraffic(400_000, () => attempt({ version: 'v1.19.77' }));
+  expect(image).toMatchObject({ cause: { type: 'PodCannotStart' } });
+  const { message } = (image as Error & { cause: Error }).cause;
+  expect(message).toMatch(/^qdrant-1 cannot start, because image \S+:v1\.19\.77\S* cannot be pulled .*not found/);
+  expect(message).toMatch(/put back/);
+  const row = await fleet.catalog.cluster(ref());
+  expect(row).toMatchObject({ phase: 'HEALTHY', spec: { version: 'v1.19.0' } });
+  expect(row?.conditions.filter(({ status }) => status === 'True').map(({ type }) => type)).toEqual([
+    'Ready',
+    'Failed',
+  ]);
+
+  const config = { 'service.max_request_size_mb': 'plenty' };
+  const crash = await underTraffic(500_000, () => attempt({ config }));
+  expect(crash).toMatchObject({
+    cause: { type: 'PodCannotStart', message: expect.stringMatching(/qdrant-1 .* ended \d+ times.*put back/) },
+  });
+  expect((await fleet.catalog.cluster(ref()))?.spec.config).toEqual(row?.spec.config);
+  expect(await fleet.run('UpdateCluster', { ...ref(), version: 'v1.19.0', dryRun: true })).toMatchObject({ steps: [] });
 });
 
 test(

@@ -304,6 +304,7 @@ function fakeActivities(transferQueue: string): Fakes {
     removeSurplusClaims: () => ({ removed: 2 }),
     nextPodToRestart: () => ({ left: 0 }),
     restartPod: nothing,
+    inspectRollout: () => ({ started: [], failing: [] }),
     stageApiKey: () => ({ revision: 1 }),
     growVolumeClaims: () => ({ grown: 2 }),
     awaitVolumesGrown: nothing,

@@ -175,6 +175,76 @@ describe('UpdateCluster', () => {
     expect(run.of('abortShardMoves')).toHaveLength(1);
   });
 
+  describe('pods that cannot start with what is new', () => {
+    const upgrade = { kind: 'upgrade', version: 'v1.19.0', restarts: 2 } as const;
+    const configure = { kind: 'configure', restarts: 2 } as const;
+    /** The first `good` restarts go well, the one after them does not; afterwards all is as before. */
+    const stuckAfter = (good: number): Fakes => {
+      let calls = 0;
+      return {
+        nextPodToRestart: () => {
+          calls += 1;
+          if (calls <= good + 1) return { pod: { name: `qdrant-${calls}`, uid: 'u' }, left: 2 };
+          return calls === good + 2 ? gaveUp('PodCannotStart', 'qdrant-1 cannot start.')() : { left: 0 };
+        },
+      };
+    };
+    const failing = (...started: string[]): Fakes => ({ inspectRollout: () => ({ started, failing: ['qdrant-1'] }) });
+    const run = (step: UpdateStep, change: object, ...fakes: Fakes[]) =>
+      workflows.run('UpdateCluster', { ...REF, ...change }, Object.assign(planned(step), ...fakes) as Fakes);
+    const versions = (of: Awaited<ReturnType<typeof run>>) =>
+      of.of('recordSpec').map(({ input }) => input.spec.version);
+
+    test('an upgrade is taken back while the new version has run nowhere', async () => {
+      const ended = await run(upgrade, { version: 'v1.19.0' }, stuckAfter(0), failing());
+      expect(ended.ended).toMatchObject({ status: 'FAILED', type: 'PodCannotStart' });
+      expect(ended.ended.message).toMatch(/^qdrant-1 cannot start\. All pods were put back/);
+      expect(versions(ended)).toEqual(['v1.19.0', SPEC.version]);
+      expect(ended.of('installRelease')).toHaveLength(2);
+      expect(ended.of('setClusterPhase').at(-1)?.input).toMatchObject({
+        phase: 'HEALTHY',
+        failure: { code: 'PodCannotStart' },
+      });
+    });
+
+    test('an upgrade stays when one pod runs it: Qdrant has no downgrade', async () => {
+      const ended = await run(upgrade, { version: 'v1.19.0' }, stuckAfter(1), failing('qdrant-2'));
+      expect(ended.ended.message).toMatch(/v1\.19\.0 has run on qdrant-2, .* without qdrant-1;.*[Rr]epeat/);
+      expect(versions(ended)).toEqual(['v1.19.0']);
+    });
+
+    test('a configuration is taken back from all pods', async () => {
+      const config = { 'service.max_request_size_mb': 0 };
+      const ended = await run(configure, { config }, stuckAfter(1), failing('qdrant-2'));
+      expect(ended.ended.message).toContain('put back');
+      expect(ended.of('recordSpec').map(({ input }) => input.spec.config)).toEqual([config, SPEC.config]);
+    });
+
+    test('what an interrupted update has brought about is not put back again', async () => {
+      const spec = { ...SPEC, config: { 'a.b': 1, 'a.a': 2 } };
+      const ended = await run(configure, { config: { 'a.a': 2, 'a.b': 1 } }, stuckAfter(0), failing(), {
+        planClusterUpdate: () => ({ spec, steps: [configure], downtime: [], oldest: '1.18.3' }),
+      });
+      expect(ended.ended.message).toContain('send what worked before');
+      expect(ended.of('installRelease')).toHaveLength(1);
+    });
+
+    test('when none of the restarted pods is to blame, nothing is put back', async () => {
+      const ended = await run(upgrade, { version: 'v1.19.0' }, { nextPodToRestart: gaveUp('ClusterNotReady') });
+      expect(ended.ended).toMatchObject({ status: 'FAILED', type: 'ClusterNotReady' });
+      expect(ended.of('inspectRollout')).toHaveLength(1);
+      expect(versions(ended)).toEqual(['v1.19.0']);
+    });
+
+    test('a failure to put them back is told beside the first', async () => {
+      const broken = failing();
+      const ended = await run(configure, { config: { 'a.b': 1 } }, broken, {
+        nextPodToRestart: gaveUp('PodCannotStart', 'qdrant-1 cannot start.'),
+      });
+      expect(ended.ended.message).toMatch(/^qdrant-1 cannot start\. Putting the pods back failed as well: qdrant-1/);
+    });
+  });
+
   test('bad input names the fields', async () => {
     const run = await workflows.run('UpdateCluster', {
       ...REF,

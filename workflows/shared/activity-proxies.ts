@@ -131,6 +131,7 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   removeSurplusClaims: 'Remove the volume claims of pods that are gone',
   nextPodToRestart: 'Wait until the cluster is whole, choose the next pod',
   restartPod: 'Restart a pod',
+  inspectRollout: 'Look which pods run the new template',
   stageApiKey: 'Change the keys in the Secret',
   growVolumeClaims: 'Grow the volume claims',
   awaitVolumesGrown: 'Wait until the volumes have grown',

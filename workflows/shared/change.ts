@@ -1,9 +1,9 @@
 /** What the changes of a running cluster have in common: the chart and the catalogue in step, pods one by one. */
-import { CancellationScope, isCancellation, log } from '@temporalio/workflow';
+import { ApplicationFailure, CancellationScope, isCancellation, log } from '@temporalio/workflow';
 import type { ClusterPhase, ClusterSpec } from '../../src/domain/cluster.ts';
 import type { ClusterRef } from '../../src/domain/naming.ts';
 import { control, described, persistent, polled } from './activity-proxies.ts';
-import { isFailure, reasonOf } from './failures.ts';
+import { hasCode, isFailure, reasonOf } from './failures.ts';
 
 /** A cluster while it is being changed. */
 export class Change {
@@ -26,8 +26,11 @@ export class Change {
   }
 
   /** Apply the chart and write down with what; nothing comes between the two. */
-  async apply(change: Partial<ClusterSpec>): Promise<void> {
-    const spec = { ...this.spec, ...change };
+  apply(change: Partial<ClusterSpec>): Promise<void> {
+    return this.#apply({ ...this.spec, ...change });
+  }
+
+  async #apply(spec: ClusterSpec): Promise<void> {
     await CancellationScope.nonCancellable(async () => {
       await control.installRelease.executeWithOptions(described(`Helm chart, ${spec.nodes} nodes`), [
         { ...this.ref, spec },
@@ -35,6 +38,55 @@ export class Change {
       await persistent.recordSpec({ ...this.ref, spec });
     });
     this.spec = spec;
+  }
+
+  /**
+   * Apply the chart and restart the pods with it. When a pod does not come up with what is new, all pods are put back to
+   * what was before, as long as that is safe: Qdrant has no downgrade, so a version that has run on one pod stays.
+   *
+   * @param version what all peers have to report in the end
+   */
+  async rollOut(
+    change: Partial<ClusterSpec>,
+    onRestart: (restarted: number, total: number) => void,
+    version?: string,
+  ): Promise<void> {
+    const before = this.spec;
+    await this.apply(change);
+    try {
+      await this.roll(onRestart, version);
+    } catch (error) {
+      const broken = hasCode(error, 'PodCannotStart') || hasCode(error, 'ClusterNotReady');
+      if (!broken || CancellationScope.current().consideredCancelled) throw error;
+      const what = await CancellationScope.nonCancellable(() => this.#putBack(before, change, version));
+      if (what === undefined) throw error;
+      const { code, message } = reasonOf(error);
+      throw ApplicationFailure.create({ type: code, message: `${message} ${what}`, nonRetryable: true });
+    }
+  }
+
+  /** @returns what became of the pods; nothing when none of those that were restarted is to blame */
+  async #putBack(before: ClusterSpec, change: Partial<ClusterSpec>, version?: string): Promise<string | undefined> {
+    try {
+      const { started, failing } = await persistent.inspectRollout(this.ref);
+      if (failing.length === 0) return undefined;
+      const rest = `The cluster goes on without ${failing.join(', ')}`;
+      if (version !== undefined && started.length > 0) {
+        return (
+          `${version} has run on ${started.join(', ')}, and Qdrant has no downgrade, so nothing was put back. ${rest}; ` +
+          'what is missing starts by itself once it can. Repeat the update then.'
+        );
+      }
+      if (sameFields(before, change)) {
+        return `An earlier update brought this about, so there is nothing to put back. ${rest}; send what worked before.`;
+      }
+      await this.#apply(before);
+      await this.roll(() => undefined);
+      return 'All pods were put back and run what they ran before; nothing else was changed. Correct it and repeat the update.';
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      return `Putting the pods back failed as well: ${reasonOf(error).message} Repeat the update with what worked before.`;
+    }
   }
 
   /** A wait that is bounded by the time that a pod may take. */
@@ -114,4 +166,17 @@ export class Change {
     const seen = await persistent.inspectCluster({ ...this.ref, nodes: this.spec.nodes });
     return { phase: seen.degraded === undefined ? 'HEALTHY' : 'NOT_READY', ...seen };
   }
+}
+
+function sameFields(spec: ClusterSpec, change: Partial<ClusterSpec>): boolean {
+  return Object.entries(change).every(
+    ([field, value]) => canonical(value) === canonical(spec[field as keyof ClusterSpec]),
+  );
+}
+
+/** Of a flat object; the catalogue keeps the fields of one in an order of its own. */
+function canonical(value: unknown): string | undefined {
+  return typeof value === 'object' && value !== null
+    ? JSON.stringify(value, Object.keys(value).sort())
+    : JSON.stringify(value);
 }

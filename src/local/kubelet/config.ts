@@ -65,6 +65,8 @@ export const layout = {
   log: (dir: string, namespace: string, pod: string) => join(dir, 'pods', `${namespace}_${pod}.log`),
   /** Working folder and emptyDirs of one incarnation of a pod. */
   sandbox: (dir: string, uid: string) => join(dir, 'sandboxes', uid),
+  /** Tags that the registry does not have, one a line: there is no registry here, but pods have to see one fail. */
+  missingImages: (dir: string) => join(dir, 'missing-images'),
   processes: (dir: string) => join(dir, 'processes'),
   process: (dir: string, namespace: string, pod: string) => join(dir, 'processes', `${namespace}_${pod}.json`),
 };

@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join, normalize } from 'node:path';
 import type { V1Container, V1Pod } from '@kubernetes/client-node';
 import { STACK_MARK } from '../leftovers.ts';
@@ -19,6 +19,20 @@ export class VolumeNotReady extends Error {
   readonly reason = 'ContainerCreating';
 }
 
+/** The image cannot be had. Nothing is pulled here; which tags are missing is written in a file of the state folder. */
+export class ImageNotPulled extends Error {
+  readonly reason = 'ErrImagePull';
+}
+
+async function pullImage(dir: string, image: string): Promise<void> {
+  const missing = await readFile(layout.missingImages(dir), 'utf8').catch(() => '');
+  const tag = /:([^:/@]+)(?:@.*)?$/.exec(image)?.[1] ?? 'latest';
+  if (!missing.split('\n').some((line) => line !== '' && tag.startsWith(line))) return;
+  throw new ImageNotPulled(
+    `rpc error: code = NotFound desc = failed to pull and unpack image "${image}": failed to resolve reference "${image}": ${image}: not found`,
+  );
+}
+
 /** The container we know how to run as a process, if the pod has one. */
 export function qdrantContainer(pod: V1Pod): V1Container | undefined {
   const containers = pod.spec?.containers ?? [];
@@ -31,7 +45,7 @@ export function qdrantContainer(pod: V1Pod): V1Container | undefined {
 
 /**
  * Everything needed to start the pod's Qdrant: what its spec says, translated from a container's world to this machine's.
- * @throws ContainerConfigError, VolumeNotReady when the pod has to wait for something.
+ * @throws ContainerConfigError, VolumeNotReady, ImageNotPulled when the pod has to wait for something.
  */
 export async function planPod(
   api: Api,
@@ -41,6 +55,7 @@ export async function planPod(
   container: V1Container,
 ): Promise<Command> {
   const { namespace = '', name = '', uid = '' } = pod.metadata ?? {};
+  await pullImage(config.dir, container.image ?? '');
   const ip = addresses.addressOf(namespace, name);
   const cwd = layout.sandbox(config.dir, uid);
   const storage = join(cwd, 'storage');

@@ -6,7 +6,7 @@ import { type Api, describe, ignoring, type Log, strategicMerge } from './api.ts
 import { type KubeletConfig, layout } from './config.ts';
 import { ContainerConfigError } from './container-env.ts';
 import { recordWarning } from './events.ts';
-import { planPod, qdrantContainer, VolumeNotReady } from './pod-plan.ts';
+import { ImageNotPulled, planPod, qdrantContainer, VolumeNotReady } from './pod-plan.ts';
 import { type ContainerView, podStatus } from './pod-status.ts';
 import { type Command, type Exit, LocalProcess } from './processes.ts';
 import { followReadiness } from './readiness.ts';
@@ -127,7 +127,8 @@ export class PodWorker {
         this.#ip = addresses.addressOf(...this.#key);
         return command;
       } catch (error) {
-        const known = error instanceof ContainerConfigError || error instanceof VolumeNotReady;
+        const known =
+          error instanceof ContainerConfigError || error instanceof VolumeNotReady || error instanceof ImageNotPulled;
         const reason = known ? error.reason : 'ContainerCreating';
         const message = describe(error);
         this.#publish({ ...this.#view, state: { waiting: { reason, message } }, ready: false });

@@ -48,6 +48,8 @@ def read_settings(argv: list[str]) -> Settings:
     if enabled and not args.uri and not args.bootstrap:
         print("qdrant-node: cluster is enabled, but neither --uri nor --bootstrap is given", file=sys.stderr)
         raise SystemExit(1)
+    # A wrong value of a setting that means nothing here ends the process all the same, as Qdrant's does.
+    int(env.get("QDRANT__SERVICE__MAX_REQUEST_SIZE_MB", "32"))
     host = env.get("QDRANT__SERVICE__HOST", "127.0.0.1")
     p2p_port = int(env.get("QDRANT__CLUSTER__P2P__PORT", "6335"))
     return Settings(
