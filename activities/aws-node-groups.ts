@@ -29,7 +29,7 @@ export function createAwsNodeGroupActivities(deps: ActivityDeps) {
         slot: `node-group/${NODE_GROUP}`,
         kind: KIND,
         name: nodegroupName,
-        read: async () => (await describe(aws, eksCluster, nodegroupName))?.tags ?? undefined,
+        read: async () => (await describeGroup(aws, eksCluster, nodegroupName))?.tags ?? undefined,
         create: (tags, clientRequestToken) =>
           aws.eks.createNodegroup({
             clusterName: eksCluster,
@@ -62,7 +62,7 @@ export function createAwsNodeGroupActivities(deps: ActivityDeps) {
       const { plan, eksCluster, ...ref } = input;
       const { spec } = plan;
       const aws = await deps.aws.of(plan.region);
-      const group = await describe(aws, eksCluster, groupName(ref, eksCluster));
+      const group = await describeGroup(aws, eksCluster, groupName(ref, eksCluster));
       const issues = (group?.health?.issues ?? []).map(({ code, message }) => `${code}: ${message}`).join('; ');
       const about = `Node group of "${eksCluster}" (${spec.nodeCount} x ${spec.instanceType})`;
       if (group?.status === 'ACTIVE') return { machines: group.scalingConfig?.desiredSize ?? spec.nodeCount };
@@ -125,7 +125,7 @@ export function createAwsNodeGroupActivities(deps: ActivityDeps) {
 }
 
 /** In an EKS cluster of our own it is alone; in somebody else's its name says whose it is. */
-function groupName(ref: ClusterRef, eksCluster: string): string {
+export function groupName(ref: ClusterRef, eksCluster: string): string {
   return eksCluster === eksNameOf(ref) ? NODE_GROUP : eksNameOf(ref);
 }
 
@@ -162,7 +162,7 @@ async function ensureLaunchTemplate({ ec2, ...aws }: Aws, ledger: Ledger, volume
 }
 
 async function deleteGroup(aws: Aws, scope: Tags, clusterName: string, nodegroupName: string): Promise<void> {
-  const found = await describe(aws, clusterName, nodegroupName);
+  const found = await describeGroup(aws, clusterName, nodegroupName);
   if (found === undefined || !carries(found.tags ?? {}, scope)) return;
   if (found.status !== 'DELETING') {
     try {
@@ -172,7 +172,7 @@ async function deleteGroup(aws: Aws, scope: Tags, clusterName: string, nodegroup
       if (!isExisting(error) && !isNotFound(error) && awsErrorName(error) !== 'InvalidRequestException') throw error;
     }
   }
-  const left = await describe(aws, clusterName, nodegroupName);
+  const left = await describeGroup(aws, clusterName, nodegroupName);
   if (left !== undefined) {
     throw new FleetError('InfrastructureNotReady', `Node group of "${clusterName}" is ${left.status}.`);
   }
@@ -194,7 +194,11 @@ async function deleteVolumes(aws: Aws, scope: Tags): Promise<void> {
   }
 }
 
-async function describe({ eks }: Aws, clusterName: string, nodegroupName: string): Promise<Nodegroup | undefined> {
+export async function describeGroup(
+  { eks }: Aws,
+  clusterName: string,
+  nodegroupName: string,
+): Promise<Nodegroup | undefined> {
   try {
     return (await eks.describeNodegroup({ clusterName, nodegroupName })).nodegroup;
   } catch (error) {

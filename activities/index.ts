@@ -5,6 +5,7 @@ import { createAwsControlPlaneActivities } from './aws-control-plane.ts';
 import { createAwsNetworkActivities } from './aws-network.ts';
 import { createAwsNodeGroupActivities } from './aws-node-groups.ts';
 import { createAwsPlanActivities } from './aws-plan.ts';
+import { createAwsScalingActivities } from './aws-scaling.ts';
 import { createAwsStorageActivities } from './aws-storage.ts';
 import { createAwsSweepActivities } from './aws-sweep.ts';
 import { createBackupLaneActivities } from './backup-lanes.ts';
@@ -50,6 +51,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createAwsNetworkActivities(deps),
     ...createAwsControlPlaneActivities(deps),
     ...createAwsNodeGroupActivities(deps),
+    ...createAwsScalingActivities(deps),
     ...createAwsAccessActivities(deps),
     ...createAwsBackupBucketActivities(deps),
     ...createAwsStorageActivities(deps),

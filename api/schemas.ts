@@ -47,7 +47,9 @@ const AwsRequest = z
     eksCluster: z.string().optional().openapi({ description: 'Use this EKS cluster instead of making one.' }),
     kubernetesVersion: z.string().optional().openapi({ example: '1.34' }),
     instanceType: z.string().optional().openapi({ example: 'm6i.large' }),
-    nodeCount: z.int().min(1).max(450).optional().openapi({ description: 'Machines; default as many as nodes.' }),
+    nodeCount: z.int().min(1).max(450).optional().openapi({
+      description: 'Machines; default as many as nodes, and then they grow and shrink with those.',
+    }),
     labels: z.record(z.string(), z.string()).optional(),
     taints: z
       .array(z.strictObject({ key: z.string(), value: z.string().optional(), effect: z.enum(TAINT_EFFECTS) }))
@@ -67,7 +69,10 @@ const AwsRequest = z
       .optional()
       .openapi({ description: 'What to make; all but backupBucket by default.' }),
   })
-  .openapi('AwsRequest', { description: 'Infrastructure of a cluster whose provider is aws.' });
+  .openapi('AwsRequest', {
+    description:
+      'Infrastructure of a cluster whose provider is aws. Of one that there is, nodeCount, labels and taints can be changed.',
+  });
 
 const settings = z
   .record(z.string(), z.union([z.string(), z.number(), z.boolean()]))
@@ -135,6 +140,7 @@ export const UpdateBody = z
     version: z.string().optional().openapi({ description: 'Qdrant image tag.', example: 'v1.19.0' }),
     storage: z.string().optional().openapi({ description: 'Data volume of each node; it can only grow.' }),
     replicationFactor: nodes.optional(),
+    aws: AwsRequest.optional(),
     resources: z.strictObject({ cpu: z.string().optional(), memory: z.string().optional() }).optional(),
     config: settings.optional(),
     allowDowntime: z.boolean().optional().openapi({

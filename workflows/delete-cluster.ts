@@ -15,6 +15,7 @@ import { Change } from './shared/change.ts';
 import { isFailure } from './shared/failures.ts';
 import { checked } from './shared/input.ts';
 import { AWS_REMOVAL_STEPS, awsKubernetesExists, removeAws } from './shared/aws-infrastructure.ts';
+import { hasMachines, startMachines, stopMachines, trimMachines } from './shared/aws-machines.ts';
 import { runOperation, type Operation } from './shared/operation.ts';
 import { REMOVAL_SECONDS } from './provision-cluster.ts';
 
@@ -77,7 +78,10 @@ export async function DeleteCluster(
     else
       for (const step of [STEPS.chart, STEPS.volumes, STEPS.namespace])
         operation.skip(step, 'the control plane is gone');
-    if (aws !== undefined) await removeAws(operation, ref, aws, inKubernetes);
+    // No machine runs the driver that would remove the volumes; they go after the node group.
+    const asleep = undoHours > 0 || spec.suspended === true;
+    const canDrain = inKubernetes && !(asleep && hasMachines(spec) && aws?.create.controlPlane === true);
+    if (aws !== undefined) await removeAws(operation, ref, aws, canDrain);
     const { schedules } = await operation.step(
       STEPS.forget,
       () => control.forgetCluster(ref),
@@ -112,6 +116,10 @@ async function undone(change: Change, deleteAfter: string, asked: () => boolean)
     if (!asleep) {
       await change.apply({ suspended: true });
       await control.pauseSchedules(ref);
+      if (hasMachines(spec)) {
+        await change.awaitPodsGone(0);
+        await stopMachines(ref, change.spec);
+      }
     }
     if (!(await condition(asked, Math.max(Date.parse(deleteAfter) - Date.now(), 1)))) return false;
     await change.settle(bringBack);
@@ -126,8 +134,10 @@ async function undone(change: Change, deleteAfter: string, asked: () => boolean)
   async function bringBack(): Promise<void> {
     if (asleep) return;
     await change.enter('RESUMING');
+    const started = hasMachines(spec) ? await startMachines(ref, change.spec) : 0;
     await change.apply({ suspended: false });
     await change.awaitWhole();
+    await trimMachines(ref, spec, started);
     await control.unpauseSchedules(ref);
   }
 }

@@ -3,6 +3,7 @@ import { FleetError } from '../src/domain/errors.ts';
 import { parseResumeInput, parseSuspendInput } from '../src/domain/input.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
 import { control } from './shared/activity-proxies.ts';
+import { hasMachines, startMachines, stopMachines, trimMachines } from './shared/aws-machines.ts';
 import { Change } from './shared/change.ts';
 import { checked } from './shared/input.ts';
 import { runOperation } from './shared/operation.ts';
@@ -13,6 +14,8 @@ const SUSPEND = {
   schedules: 'Pause the schedules',
   gone: 'Wait until the pods are gone',
 } as const;
+const STOP_MACHINES = 'Stop the machines';
+const START_MACHINES = 'Start the machines';
 const RESUME = {
   start: 'Start the pods',
   whole: 'Wait until the cluster is whole',
@@ -20,7 +23,8 @@ const RESUME = {
 } as const;
 
 /**
- * Stop a cluster and keep it: no pods run, data, volume claims, API key and backups stay, schedules are paused.
+ * Stop a cluster and keep it: no pods run, data, volume claims, API key and backups stay, schedules are paused. Machines
+ * that were made for it are stopped too.
  *
  * Input: `{"tenant":"acme","cluster":"docs"}`.
  */
@@ -30,6 +34,8 @@ export async function SuspendCluster(input: unknown): Promise<{ tenant: string; 
     await operation.step(LEASE, () => control.takeLease({ ...ref, mode: 'exclusive' }));
     const spec = specOf(ref, await control.loadCluster(ref));
     const change = new Change(ref, spec);
+    const machines = hasMachines(spec);
+    if (machines) operation.expect([STOP_MACHINES]);
     return change.settle(async () => {
       await change.enter('SUSPENDING');
       await operation.step(SUSPEND.stop, () => change.apply({ suspended: true }));
@@ -40,6 +46,7 @@ export async function SuspendCluster(input: unknown): Promise<{ tenant: string; 
         (paused) => `${paused.schedules} paused`,
       );
       await operation.step(SUSPEND.gone, () => change.awaitPodsGone(0));
+      if (machines) await operation.step(STOP_MACHINES, () => stopMachines(ref, change.spec));
       return { ...ref, schedules };
     });
   });
@@ -56,10 +63,16 @@ export async function ResumeCluster(input: unknown): Promise<{ tenant: string; c
     await operation.step(LEASE, () => control.takeLease({ ...ref, mode: 'exclusive' }));
     const spec = specOf(ref, await control.loadCluster(ref));
     const change = new Change(ref, spec, readyTimeoutSeconds);
+    const machines = hasMachines(spec);
+    if (machines) operation.insert([START_MACHINES], RESUME.start);
     return change.settle(async () => {
       await change.enter('RESUMING');
+      const started = machines ? await operation.step(START_MACHINES, () => startMachines(ref, spec)) : 0;
       await operation.step(RESUME.start, () => change.apply({ suspended: false }));
-      await operation.step(RESUME.whole, () => change.awaitWhole());
+      await operation.step(RESUME.whole, async () => {
+        await change.awaitWhole();
+        await trimMachines(ref, spec, started);
+      });
       const { schedules } = await operation.step(
         RESUME.schedules,
         () => control.unpauseSchedules(ref),

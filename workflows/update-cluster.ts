@@ -4,6 +4,7 @@ import type { ShardMove } from '../src/domain/rebalance.ts';
 import type { UpdateStep } from '../src/domain/update-plan.ts';
 import { BackupCluster } from './backup-cluster.ts';
 import { control, persistent, polled, preflight } from './shared/activity-proxies.ts';
+import { changeMachines, isMachineStep, machineWords } from './shared/aws-machines.ts';
 import { Change } from './shared/change.ts';
 import { isFailure } from './shared/failures.ts';
 import { checked } from './shared/input.ts';
@@ -81,6 +82,7 @@ async function perform(step: UpdateStep, name: string, change: Change, context: 
   const { ref } = change;
   const { operation, request } = context;
   const onRestart = (done: number, total: number) => operation.advance(name, done, total, 'pods restarted');
+  if (isMachineStep(step)) return changeMachines(change, step);
   switch (step.kind) {
     case 'backup':
       await change.enter('UPGRADING');
@@ -189,6 +191,7 @@ async function inLanes<T>(items: readonly T[], run: (item: T) => Promise<void>):
 
 /** What a step does, in words; also its name. */
 function wordsOf(step: UpdateStep): string {
+  if (isMachineStep(step)) return machineWords(step);
   switch (step.kind) {
     case 'backup':
       return 'Back up';

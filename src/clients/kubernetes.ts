@@ -60,6 +60,14 @@ export interface StatefulSetInfo {
   readonly storage: readonly string[];
 }
 
+/** A machine as Kubernetes knows it. */
+export interface MachineInfo {
+  readonly name: string;
+  readonly ready: boolean;
+  /** EC2's id of the instance, such as `i-0a1b2c3d4e5f60718`; empty until the cloud provider has told. */
+  readonly instance: string;
+}
+
 export interface ClaimInfo {
   readonly name: string;
   /** Kubernetes quantities. */
@@ -210,6 +218,36 @@ export class Kubernetes {
       const volumes = Object.fromEntries((container?.volumeMounts ?? []).map((mount) => [mount.mountPath, mount.name]));
       return spec?.nodeName === undefined ? [] : [{ name: metadata?.name ?? '', node: spec.nodeName, volumes }];
     });
+  }
+
+  /** The machines of these labels that have joined. */
+  async machines(labelSelector: string): Promise<MachineInfo[]> {
+    const { items } = await call(`list the nodes of ${labelSelector}`, () => this.#core.listNode({ labelSelector }));
+    return items.map(({ metadata, spec, status }) => ({
+      name: metadata?.name ?? '',
+      ready: status?.conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True') === true,
+      // aws:///us-east-1a/i-0a1b2c3d4e5f60718
+      instance: spec?.providerID?.split('/').at(-1) ?? '',
+    }));
+  }
+
+  /** Of each volume that is bound to a claim in a namespace: the claim, and the zone where it can be used, if it is in one. */
+  async volumeZones(namespace: string): Promise<{ volume: string; claim: string; zone: string | undefined }[]> {
+    const { items } = await call('list the volumes', () => this.#core.listPersistentVolume());
+    return items.flatMap(({ metadata, spec }) => {
+      if (spec?.claimRef?.namespace !== namespace) return [];
+      const terms = spec.nodeAffinity?.required?.nodeSelectorTerms ?? [];
+      const zones = terms.flatMap(({ matchExpressions = [] }) =>
+        matchExpressions.flatMap(({ key, values = [] }) => (key.endsWith('/zone') ? values : [])),
+      );
+      return [{ volume: metadata?.name ?? '', claim: spec.claimRef.name ?? '', zone: zones[0] }];
+    });
+  }
+
+  /** Names of the volumes that are attached to some machine. */
+  async attachedVolumes(): Promise<Set<string>> {
+    const { items } = await call('list the attached volumes', () => this.#storage.listVolumeAttachment());
+    return new Set(items.map(({ spec }) => spec.source.persistentVolumeName ?? ''));
   }
 
   /** Where the kubelet of a node on a loopback address answers; `undefined` for every other node. */

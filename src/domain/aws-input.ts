@@ -46,7 +46,15 @@ const logType: Check = (text) =>
 const SERVICE_BLOCKS = ['10.100.0.0/16', '172.20.0.0/16'];
 
 export function awsRequest(r: Reader): AwsRequest {
-  const request: AwsRequest = {
+  const request = awsFields(r);
+  checkNetwork(r, request);
+  checkParts(r, request);
+  return request;
+}
+
+/** The fields by themselves: of a change, whatever is left out stays as it is. */
+export function awsFields(r: Reader): AwsRequest {
+  return {
     ...r.text('region', region),
     ...r.text('vpcId', vpcId),
     ...r.strings('subnetIds', { min: 2, check: subnetId }),
@@ -76,9 +84,6 @@ export function awsRequest(r: Reader): AwsRequest {
     ...r.object('roles', (roles) => ({ ...roles.text('cluster', roleArn), ...roles.text('node', roleArn) })),
     ...r.object('create', (c) => Object.assign({}, ...AWS_ROOMS.map((room) => c.boolean(room))) as object),
   };
-  checkNetwork(r, request);
-  checkParts(r, request);
-  return request;
 }
 
 function checkNetwork(r: Reader, request: AwsRequest): void {

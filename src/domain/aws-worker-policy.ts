@@ -71,6 +71,13 @@ export function workerPolicy(partition = 'aws', boundary?: string): PolicyDocume
       allow('RemoveInterfacesOfEks', ['ec2:DeleteNetworkInterface'], ec2(['network-interface']), {
         Null: { 'aws:ResourceTag/cluster.k8s.amazonaws.com/name': 'false' },
       }),
+      // EKS makes the groups of the machines, with its tags and not with ours.
+      allow(
+        'KeepMachinesOfPeers',
+        ['autoscaling:SetInstanceProtection', 'autoscaling:SuspendProcesses'],
+        `arn:${partition}:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/eks-*`,
+        { StringLike: { 'aws:ResourceTag/eks:cluster-name': 'fleet-*' } },
+      ),
       allow('RunMachines', ['ec2:RunInstances'], ec2(['launch-template']), OURS),
       allow(
         'MakeClusters',
@@ -174,6 +181,8 @@ const EKS_USE = [
   'eks:DeleteCluster',
   'eks:DescribeNodegroup',
   'eks:DeleteNodegroup',
+  'eks:UpdateNodegroupConfig',
+  'eks:DescribeUpdate',
   'eks:DescribeAddon',
   'eks:DescribeAccessEntry',
   'eks:ListAccessEntries',

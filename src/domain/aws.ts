@@ -46,7 +46,7 @@ export interface AwsRequest {
   readonly kubernetesVersion?: string;
   /** Default `m6i.large`. */
   readonly instanceType?: string;
-  /** Virtual machines; default: as many as Qdrant nodes. */
+  /** Virtual machines; default: as many as Qdrant nodes, and then they grow and shrink with those. */
   readonly nodeCount?: number;
   readonly labels?: Readonly<Record<string, string>>;
   readonly taints?: readonly NodeTaint[];
@@ -86,6 +86,8 @@ export interface AwsSpec {
   readonly kubernetesVersion: string;
   readonly instanceType: string;
   readonly nodeCount: number;
+  /** `nodeCount` was not asked for: it is the number of Qdrant nodes, also after that has changed. */
+  readonly followNodes?: boolean;
   readonly labels: Readonly<Record<string, string>>;
   readonly taints: readonly NodeTaint[];
   readonly machineVolumeGiB: number;
@@ -116,6 +118,7 @@ export function resolveAws(request: AwsRequest, nodes: number): AwsSpec {
     kubernetesVersion: request.kubernetesVersion ?? '1.34',
     instanceType: request.instanceType ?? 'm6i.large',
     nodeCount: request.nodeCount ?? nodes,
+    ...(request.nodeCount === undefined && { followNodes: true }),
     labels: request.labels ?? {},
     taints: request.taints ?? [],
     machineVolumeGiB: request.machineVolumeGiB ?? 20,

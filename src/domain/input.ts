@@ -3,7 +3,7 @@
  * names every bad field at once. Hand-written and free of libraries: a schema library would add a megabyte to the
  * workflow bundle.
  */
-import { awsRequest } from './aws-input.ts';
+import { awsFields, awsRequest } from './aws-input.ts';
 import { AWS_REGIONS } from './aws.ts';
 import { BACKUP_FORMATS, type BackupFormat } from './backup.ts';
 import {
@@ -125,6 +125,7 @@ export function parseUpdateInput(input: unknown): UpdateInput {
   return readInput(input, (r) => ({
     ...clusterRef(r),
     ...r.oneOf('provider', PROVIDERS satisfies readonly ProviderName[]),
+    ...r.object('aws', awsFields),
     ...sizes(r),
     ...r.settings('config', settingProblem),
     ...r.boolean('allowDowntime'),

@@ -2,6 +2,8 @@
  * What an update of a cluster comes to: the steps, in order, or why not. Pure. It compares what is asked for with what is
  * observed, so that the same update, repeated after a failure, goes on where it stopped.
  */
+import { planMachines, type MachineStep } from './aws-machines.ts';
+import type { AwsRequest } from './aws.ts';
 import type { ClusterSpec, ProviderName, QdrantSettings } from './cluster.ts';
 import { FleetError, type FieldError } from './errors.ts';
 import { planMoves } from './rebalance.ts';
@@ -25,6 +27,8 @@ export interface UpdateRequest {
   readonly restart?: boolean;
   readonly provider?: ProviderName;
   readonly replicationFactor?: number;
+  /** Of its infrastructure on AWS `nodeCount`, `labels` and `taints` can be changed. */
+  readonly aws?: AwsRequest;
 }
 
 export interface ObservedPod {
@@ -61,6 +65,7 @@ export interface ObservedCluster {
 }
 
 export type UpdateStep =
+  | MachineStep
   | { readonly kind: 'backup' }
   | { readonly kind: 'grow-volumes'; readonly storage: string; readonly claims: number }
   | { readonly kind: 'configure'; readonly restarts: number }
@@ -107,6 +112,7 @@ export function planUpdate(
     );
   }
   const scaling = planScaling(spec, request, observed, refuse);
+  const machines = planMachines(spec, request, refuse);
   if (refusals.length > 0) {
     const text = refusals.map(({ field, detail }) => `${field}: ${detail}`).join('; ');
     throw new FleetError('UpdateRefused', `${text}.`, { fields: refusals });
@@ -114,7 +120,9 @@ export function planUpdate(
   // Peers of different versions: an upgrade was interrupted, which began with a backup; another would be refused now.
   const versions = new Set(observed.pods.flatMap(({ version }) => version ?? []));
   const backup: UpdateStep[] = upgrades.length > 0 && versions.size <= 1 ? [{ kind: 'backup' }] : [];
-  return { steps: [...backup, ...volumes, ...configure, ...upgrades, ...scaling], downtime };
+  // Machines come before pods and go after them. They come first of all: what there is no room for changes nothing.
+  const steps = [...machines.before, ...backup, ...volumes, ...configure, ...upgrades, ...scaling, ...machines.after];
+  return { steps, downtime };
 }
 
 type Refuse = (field: string, detail: string) => void;

@@ -1,5 +1,5 @@
 /** The machines of a node group are nodes of the local Kubernetes, for as long as the group wants them. */
-import { CoreV1Api, KubeConfig } from '@kubernetes/client-node';
+import { CoreV1Api, KubeConfig, type V1Node } from '@kubernetes/client-node';
 import {
   CreateClusterCommand,
   CreateNodegroupCommand,
@@ -10,26 +10,22 @@ import {
   UpdateNodegroupConfigCommand,
 } from '@aws-sdk/client-eks';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { AutoScalingClient, SetInstanceProtectionCommand } from '@aws-sdk/client-auto-scaling';
 import { startAwsEmulators, type AwsEmulators } from '../../src/local/aws/emulators.ts';
-import { startAwsFront, type AwsFront } from '../../src/local/aws/front.ts';
+import type { AwsFront } from '../../src/local/aws/front.ts';
 import { until } from '../support/fleet.ts';
-import { clients, makeNetwork, ROLE } from './support.ts';
+import { clients, makeNetwork, ROLE, settings, startFront } from './support.ts';
+
+const serial = ({ metadata }: V1Node) => Number(metadata?.name?.split('-').at(-1));
 
 let aws: AwsEmulators;
 let front: AwsFront;
 const config = new KubeConfig();
 
 beforeAll(async () => {
-  const { KUBECONFIG: kubeconfig = '', FLEET_LOCAL_TOKEN_WEBHOOK_PORT: port } = inject('localEnv');
-  config.loadFromFile(kubeconfig);
+  config.loadFromFile(inject('localEnv')['KUBECONFIG'] ?? '');
   aws = await startAwsEmulators({ managedPolicies: false });
-  front = await startAwsFront({
-    moto: aws.urls.moto ?? '',
-    ministack: aws.urls.ministack ?? '',
-    kubeconfig,
-    webhookPort: Number(port),
-    credentials: { accessKeyId: 'test', secretAccessKey: 'not-a-secret' },
-  });
+  front = await startFront(aws);
 }, 300_000);
 afterAll(async () => {
   await front.close();
@@ -83,6 +79,27 @@ test('made when the group is active, more and fewer with it, gone with it', asyn
   await eks.send(new UpdateNodegroupConfigCommand({ ...group, scalingConfig: { desiredSize: 3 } }));
   await until('the update', () => groupIs('ACTIVE'));
   await ready(3);
+
+  // A smaller group takes the oldest of the zone with the most, unless that is protected; none of two others is then.
+  const names = async () => new Set((await nodes()).map(({ metadata }) => metadata?.name));
+  const [oldest, , youngest] = (await nodes()).toSorted((a, b) => serial(a) - serial(b));
+  const { autoScalingGroups = [] } = (await eks.send(new DescribeNodegroupCommand(group))).nodegroup?.resources ?? {};
+  const autoScaling = new AutoScalingClient(settings(front.proxy.url));
+  const protect = (node: V1Node | undefined, name = autoScalingGroups[0]?.name) =>
+    autoScaling.send(
+      new SetInstanceProtectionCommand({
+        AutoScalingGroupName: name,
+        InstanceIds: [node?.spec?.providerID?.split('/').at(-1) ?? ''],
+        ProtectedFromScaleIn: true,
+      }),
+    );
+  await expect(protect(oldest, 'eks-of-nobody')).rejects.toThrow(/AutoScalingGroup name not found/);
+  await protect(oldest);
+  await eks.send(new UpdateNodegroupConfigCommand({ ...group, scalingConfig: { desiredSize: 2 } }));
+  await until('the update', () => groupIs('ACTIVE'));
+  await ready(2);
+  expect(await names()).toEqual(new Set([oldest, second].map((node) => node?.metadata?.name)));
+  expect(youngest?.metadata?.labels?.['topology.kubernetes.io/zone']).toBe('us-east-1a');
 
   await eks.send(new DeleteNodegroupCommand(group));
   await ready(0);

@@ -19,7 +19,7 @@ test('every operation that production code uses is in it', () => {
     readdirSync(join(ROOT, folder)).flatMap((name) => (/aws/.test(folder + name) ? [join(ROOT, folder, name)] : [])),
   );
   const used = sources
-    .flatMap((file) => [...readFileSync(file, 'utf8').matchAll(/\b(ec2|eks|iam|sts|s3)\.([a-z])(\w+)\(/g)])
+    .flatMap((file) => [...readFileSync(file, 'utf8').matchAll(/\b(autoscaling|ec2|eks|iam|sts|s3)\.([a-z])(\w+)\(/g)])
     .map(([, service, first = '', rest]) => `${service}:${first.toUpperCase()}${rest}`);
   expect(used.length).toBeGreaterThan(50);
   expect([...new Set(used)].filter((operation) => OPERATIONS[operation] === undefined)).toEqual([]);

@@ -39,7 +39,8 @@ export async function probe(url: string, name: string): Promise<boolean | undefi
       const [method = 'GET', path = ''] = (S3[operation] ?? '').split(' ');
       return fetch(url + path, { method, headers });
     }
-    const version = { ec2: '2016-11-15', iam: '2010-05-08', sts: '2011-06-15' }[service] ?? '';
+    const version =
+      { autoscaling: '2011-01-01', ec2: '2016-11-15', iam: '2010-05-08', sts: '2011-06-15' }[service] ?? '';
     const body = new URLSearchParams({ Action: operation, Version: version });
     return fetch(url, { method: 'POST', headers, body });
   }

@@ -1,7 +1,13 @@
 /** AWS clients on the proxy, without retries of their own, and a network to put a cluster in. */
+import { dirname, join } from 'node:path';
 import { CreateSubnetCommand, CreateVpcCommand, EC2Client } from '@aws-sdk/client-ec2';
 import { EKSClient } from '@aws-sdk/client-eks';
 import { IAMClient } from '@aws-sdk/client-iam';
+import { inject } from 'vitest';
+import type { AwsEmulators } from '../../src/local/aws/emulators.ts';
+import { startAwsFront, type AwsFront } from '../../src/local/aws/front.ts';
+import { tryLock } from '../../src/local/lock.ts';
+import { until } from '../support/fleet.ts';
 import type { AwsProxy } from '../../src/local/aws/proxy/proxy.ts';
 
 export const ROLE = 'arn:aws:iam::123456789012:role/control-plane';
@@ -41,4 +47,43 @@ export async function errorOf(call: Promise<unknown>): Promise<string> {
     return (error as Error).name;
   }
   return 'none';
+}
+
+/**
+ * The AWS of the shared stack, which can be had once: its webhook has one port, and machines that no group of its own
+ * wants are taken away.
+ */
+export async function startFront(
+  { urls }: AwsEmulators,
+  credentials = { accessKeyId: 'test', secretAccessKey: 'not-a-secret' },
+): Promise<AwsFront> {
+  const { KUBECONFIG: kubeconfig = '', FLEET_LOCAL_TOKEN_WEBHOOK_PORT: port } = inject('localEnv');
+  const lock = await frontLock();
+  const front = await startAwsFront({
+    moto: urls.moto ?? '',
+    ministack: urls.ministack ?? '',
+    kubeconfig,
+    webhookPort: Number(port),
+    credentials,
+  });
+  return {
+    proxy: front.proxy,
+    close: async () => {
+      await front.close();
+      lock.release();
+    },
+  };
+}
+
+/** Waits until no other test file has the stack's AWS. */
+export async function frontLock(): Promise<{ release(): void }> {
+  const path = join(dirname(inject('localEnv')['KUBECONFIG'] ?? ''), 'aws-front.lock');
+  return until(
+    'the AWS of the stack is free',
+    async () => {
+      const found = tryLock(path);
+      return 'holder' in found ? undefined : found;
+    },
+    240,
+  );
 }

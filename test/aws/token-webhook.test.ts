@@ -13,7 +13,7 @@ import { findEmulators, startAwsEmulators, type AwsEmulators } from '../../src/l
 import { bindAccessPolicies, TokenWebhook } from '../../src/local/aws/token-webhook.ts';
 import { AwsProxy } from '../../src/local/aws/proxy/proxy.ts';
 import { localClusterAccess } from '../../src/local/aws/local-cluster.ts';
-import { clients, makeNetwork, ROLE } from './support.ts';
+import { clients, frontLock, makeNetwork, ROLE } from './support.ts';
 
 const SECRET = 'not-a-secret';
 /** Whom ministack takes a key for that it has not given out. */
@@ -23,6 +23,7 @@ const POLICY = 'arn:aws:eks::aws:cluster-access-policy/';
 let aws: AwsEmulators;
 let proxy: AwsProxy;
 let webhook: TokenWebhook;
+let lock: { release(): void };
 let api: ReturnType<typeof clients>;
 const admin = new KubeConfig();
 let now = Date.now;
@@ -31,6 +32,7 @@ beforeAll(async () => {
   const { KUBECONFIG = '', FLEET_LOCAL_TOKEN_WEBHOOK_PORT: port } = inject('localEnv');
   admin.loadFromFile(KUBECONFIG);
   aws = await startAwsEmulators({ managedPolicies: false });
+  lock = await frontLock();
   const routes = { eks: aws.urls.ministack ?? '', sts: aws.urls.ministack ?? '', '*': aws.urls.moto ?? '' };
   proxy = await AwsProxy.listen({ routes, pace: { create: 0 }, clusterAccess: localClusterAccess(admin) });
   webhook = await TokenWebhook.listen({
@@ -52,6 +54,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await webhook.close();
   await proxy.close();
+  lock.release();
   await aws.stop();
 });
 

@@ -193,6 +193,7 @@ class Interfering {
       });
     return {
       region,
+      autoscaling: around('autoscaling', aws.autoscaling),
       ec2: around('ec2', aws.ec2),
       eks: around('eks', aws.eks),
       iam: around('iam', aws.iam),

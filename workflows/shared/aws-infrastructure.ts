@@ -152,18 +152,22 @@ export function awsKubernetesExists(ref: ClusterRef, { region, eksCluster }: Aws
   return control.controlPlaneExists({ ...ref, region, ...(eksCluster !== undefined && { eksCluster }) });
 }
 
-/** Remove all that a cluster has on AWS. Call when nothing of it is left in Kubernetes. */
+/**
+ * Remove all that a cluster has on AWS. Call when nothing of it is left in Kubernetes.
+ *
+ * @param canDrain whether the driver of the volumes still runs, and removes them by itself
+ */
 export async function removeAws(
   operation: Operation,
   ref: ClusterRef,
   spec: AwsSpec,
-  kubernetesExists: boolean,
+  canDrain: boolean,
 ): Promise<void> {
   const { region, eksCluster } = spec;
   const where = { ...ref, region };
   const eks = { ...(eksCluster !== undefined && { eksCluster }) };
   const steps = AWS_REMOVAL_STEPS;
-  if (kubernetesExists) {
+  if (canDrain) {
     await operation.step(steps.drain, async () => {
       try {
         await control.drainVolumes.executeWithOptions(polled(SECONDS.drain, 'Volumes removed by Kubernetes'), [where]);
@@ -172,7 +176,7 @@ export async function removeAws(
         if (!hasCode(error, 'InfrastructureBlocked')) throw error;
       }
     });
-  } else operation.skip(steps.drain, 'the control plane is gone');
+  } else operation.skip(steps.drain, 'nothing runs any more that would remove them');
   await operation.step(steps.machines, () =>
     control.deleteNodeGroups.executeWithOptions(patient(SECONDS.removal, `Machines in ${region}`), [
       { ...where, ...eks },

@@ -89,6 +89,13 @@ export class Change {
     }
   }
 
+  /** Write down what is not the chart's. */
+  async record(change: Partial<ClusterSpec>): Promise<void> {
+    const spec = { ...this.spec, ...change };
+    await CancellationScope.nonCancellable(() => persistent.recordSpec({ ...this.ref, spec }));
+    this.spec = spec;
+  }
+
   /** A wait that is bounded by the time that a pod may take. */
   wait(summary: string) {
     return polled(this.#readyTimeout, summary);

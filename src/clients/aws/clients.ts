@@ -1,4 +1,5 @@
 /** The AWS SDK's clients of one region, as the activities use them. */
+import { type AutoScaling } from '@aws-sdk/client-auto-scaling';
 import { type EC2 } from '@aws-sdk/client-ec2';
 import { type EKS } from '@aws-sdk/client-eks';
 import { type IAM } from '@aws-sdk/client-iam';
@@ -23,6 +24,7 @@ export interface AwsOptions {
 /** Clients of one region. Every failure is a FleetError; see errors.ts. */
 export interface Aws {
   readonly region: string;
+  readonly autoscaling: AutoScaling;
   readonly ec2: EC2;
   readonly eks: EKS;
   readonly iam: IAM;
@@ -58,7 +60,8 @@ export class AwsClients {
   }
 
   async #open(region: string): Promise<Aws> {
-    const [{ EC2 }, { EKS }, { IAM }, { S3 }, { STS }] = await Promise.all([
+    const [{ AutoScaling }, { EC2 }, { EKS }, { IAM }, { S3 }, { STS }] = await Promise.all([
+      import('@aws-sdk/client-auto-scaling'),
       import('@aws-sdk/client-ec2'),
       import('@aws-sdk/client-eks'),
       import('@aws-sdk/client-iam'),
@@ -74,6 +77,7 @@ export class AwsClients {
       this.#guarded(region, service, new Client({ ...base, maxAttempts: 4 }), new Client({ ...base, maxAttempts: 1 }));
     return {
       region,
+      autoscaling: pair('autoscaling', AutoScaling),
       ec2: pair('ec2', EC2),
       eks: pair('eks', EKS),
       iam: pair('iam', IAM),

@@ -22,6 +22,8 @@ export class Machines {
   readonly #core: CoreV1Api;
   #running: Promise<void> = Promise.resolve();
   #again = false;
+  /** Machines that there ever were, which their names count. */
+  #made = 0;
 
   constructor(config: KubeConfig) {
     this.#core = config.makeApiClient(CoreV1Api);
@@ -47,52 +49,100 @@ export class Machines {
 
   async #reconcile(proxy: AwsProxy): Promise<void> {
     const groups = (await proxy.nodegroups()).filter(({ status }) => /^(ACTIVE|UPDATING|DEGRADED)$/.test(status));
-    const wanted = new Map<string, V1Node>();
-    for (const group of groups) {
-      const zones = await proxy.zones(group);
-      for (const node of nodesOf(group, zones)) wanted.set(node.metadata?.name ?? '', node);
-    }
     const { items } = await this.#core.listNode({ labelSelector: `${POOL_LABEL}=${EKS_POOL}` });
-    const there = new Set(items.map(({ metadata }) => metadata?.name ?? ''));
-    for (const name of there) {
-      if (!wanted.has(name)) await ignoring([404], this.#core.deleteNode({ name }));
+    const surplus = new Set(items.map(nameOf));
+    for (const group of groups) {
+      const wanted = group.scalingConfig?.desiredSize ?? 0;
+      const there = items.filter((node) => nameOf(node).startsWith(prefixOf(group)));
+      const leaving = toTake(there, there.length - wanted, (instance) => proxy.isProtected(instance));
+      const staying = there.filter((node) => !leaving.includes(node));
+      for (const node of staying) surplus.delete(nameOf(node));
+      const zones = await proxy.zones(group);
+      const places = [
+        ...new Set((group.subnets ?? []).map((subnet) => zones.get(subnet) ?? `${group.region}a`)),
+      ].sort();
+      while (staying.length < wanted) {
+        this.#made += 1;
+        const body = nodeOf(group, this.#made, emptiest(places, staying) ?? `${group.region}a`);
+        staying.push(body);
+        await ignoring([409], this.#core.createNode({ body }));
+      }
     }
-    for (const [name, body] of wanted) {
-      if (!there.has(name)) await ignoring([409], this.#core.createNode({ body }));
-    }
+    for (const name of surplus) await ignoring([404], this.#core.deleteNode({ name }));
   }
 }
 
-/** Spread over the zones of the group's subnets, as an Auto Scaling group does it. */
-function nodesOf(group: Nodegroup, zones: ReadonlyMap<string, string>): V1Node[] {
-  const { clusterName, nodegroupName, region, labels = {}, taints = [], instanceTypes = [] } = group;
-  const places = [...new Set((group.subnets ?? []).map((subnet) => zones.get(subnet) ?? `${region}a`))].sort();
+/** As an Auto Scaling group chooses: from the zone with the most, the oldest first, and never a protected one. */
+function toTake(there: readonly V1Node[], count: number, isProtected: (instance: string) => boolean): V1Node[] {
+  const taken: V1Node[] = [];
+  while (taken.length < count) {
+    const left = there.filter((node) => !taken.includes(node));
+    const free = left.filter((node) => !isProtected(instanceOf(nameOf(node))));
+    const [next] = free.sort((a, b) => inZone(left, zoneOf(b)) - inZone(left, zoneOf(a)) || ageOf(a) - ageOf(b));
+    if (next === undefined) break;
+    taken.push(next);
+  }
+  return taken;
+}
+
+function inZone(nodes: readonly V1Node[], zone: string): number {
+  return nodes.filter((node) => zoneOf(node) === zone).length;
+}
+
+/** Where the next machine starts: machines are spread evenly over the zones. */
+function emptiest(places: readonly string[], nodes: readonly V1Node[]): string | undefined {
+  return places.toSorted((a, b) => inZone(nodes, a) - inZone(nodes, b))[0];
+}
+
+function nameOf({ metadata }: V1Node): string {
+  return metadata?.name ?? '';
+}
+
+function zoneOf({ metadata }: V1Node): string {
+  return metadata?.labels?.['topology.kubernetes.io/zone'] ?? '';
+}
+
+/** The number at the end of its name. */
+function ageOf(node: V1Node): number {
+  return Number(nameOf(node).split('-').at(-1));
+}
+
+/** The id of the instance that a machine would be. */
+function instanceOf(name: string): string {
+  return `i-${createHash('sha256').update(name).digest('hex').slice(0, 17)}`;
+}
+
+function prefixOf({ region, clusterName, nodegroupName }: Nodegroup): string {
   const id = createHash('sha256').update(`${region}/${clusterName}/${nodegroupName}`).digest('hex').slice(0, 10);
-  return Array.from({ length: group.scalingConfig?.desiredSize ?? 0 }, (_, index) => {
-    const name = `eks-${id}-${index + 1}`;
-    return {
-      metadata: {
-        name,
-        labels: {
-          'kubernetes.io/hostname': name,
-          'kubernetes.io/os': 'linux',
-          'kubernetes.io/arch': 'amd64',
-          'topology.kubernetes.io/region': region,
-          'topology.kubernetes.io/zone': places[index % places.length] ?? `${region}a`,
-          'node.kubernetes.io/instance-type': instanceTypes[0] ?? 't3.medium',
-          'eks.amazonaws.com/nodegroup': nodegroupName,
-          'eks.amazonaws.com/capacityType': 'ON_DEMAND',
-          [POOL_LABEL]: EKS_POOL,
-          ...labels,
-        },
+  return `eks-${id}-`;
+}
+
+function nodeOf(group: Nodegroup, serial: number, zone: string): V1Node {
+  const { nodegroupName, region, labels = {}, taints = [], instanceTypes = [] } = group;
+  const name = `${prefixOf(group)}${serial}`;
+  return {
+    metadata: {
+      name,
+      labels: {
+        'kubernetes.io/hostname': name,
+        'kubernetes.io/os': 'linux',
+        'kubernetes.io/arch': 'amd64',
+        'topology.kubernetes.io/region': region,
+        'topology.kubernetes.io/zone': zone,
+        'node.kubernetes.io/instance-type': instanceTypes[0] ?? 't3.medium',
+        'eks.amazonaws.com/nodegroup': nodegroupName,
+        'eks.amazonaws.com/capacityType': 'ON_DEMAND',
+        [POOL_LABEL]: EKS_POOL,
+        ...labels,
       },
-      spec: {
-        taints: taints.map(({ key, value, effect }) => ({
-          key,
-          ...(value !== undefined && { value }),
-          effect: EFFECTS[effect] ?? effect,
-        })),
-      },
-    };
-  });
+    },
+    spec: {
+      providerID: `aws:///${zone}/${instanceOf(name)}`,
+      taints: taints.map(({ key, value, effect }) => ({
+        key,
+        ...(value !== undefined && { value }),
+        effect: EFFECTS[effect] ?? effect,
+      })),
+    },
+  };
 }

@@ -11,9 +11,18 @@ const TIME = 'takes its time; can fail (`hold`)';
 const TOKEN = 'client token';
 const LAG = 'not seen at once (`lag`)';
 const UPDATE = 'answered by the proxy: an update that takes its time, can fail, and is seen in the next describe';
+const NO_GROUPS = {
+  moto: 'knows no group of a node group',
+  ministack: 'no',
+} as const;
 const NOT_MOTO = { moto: 'no' } as const;
 
 export const OPERATIONS: Readonly<Record<string, Knowledge>> = {
+  'autoscaling:SetInstanceProtection': {
+    ...NO_GROUPS,
+    proxy: 'answered by the proxy: which of the local machines a smaller group takes',
+  },
+  'autoscaling:SuspendProcesses': { ...NO_GROUPS, proxy: 'answered by the proxy, which never rebalances zones' },
   'ec2:AllocateAddress': { proxy: LAG },
   'ec2:AssociateRouteTable': {},
   'ec2:AttachInternetGateway': {},
@@ -139,6 +148,7 @@ export const OPERATIONS: Readonly<Record<string, Knowledge>> = {
 /** Which emulator proves an operation in the local stack: see front.ts. */
 function provenBy(operation: string): 'moto' | 'ministack' | 'the proxy alone' {
   const { moto, ministack } = OPERATIONS[operation] ?? {};
+  if (operation.startsWith('autoscaling:')) return 'the proxy alone';
   const routed = /^(eks|sts):/.test(operation) ? 'ministack' : 'moto';
   return (routed === 'moto' ? moto : ministack) === 'no' ? 'the proxy alone' : routed;
 }

@@ -6,7 +6,8 @@ import { type KubeletConfig, layout } from './config.ts';
 
 const PROVISIONER = 'local.qdrant-fleet/host-path';
 /** Volumes of EKS' own driver become folders too, so that a cluster made by the AWS provider runs here. */
-const SERVED = new Set([PROVISIONER, 'ebs.csi.aws.com']);
+const EBS = 'ebs.csi.aws.com';
+const SERVED = new Set([PROVISIONER, EBS]);
 const STORAGE_CLASS = 'local-path';
 const SELECTED_NODE = 'volume.kubernetes.io/selected-node';
 const PROVISIONED_BY = 'pv.kubernetes.io/provisioned-by';
@@ -62,7 +63,13 @@ export class VolumeProvisioner {
     if (storageClass === undefined || !SERVED.has(storageClass.provisioner)) return;
     const immediate = storageClass.volumeBindingMode !== 'WaitForFirstConsumer';
     const node = annotations?.[SELECTED_NODE] ?? (immediate ? this.#config.nodes[0]?.name : undefined);
-    if (!node || !this.#config.nodes.some((own) => own.name === node)) return;
+    const own = this.#config.nodes.find(({ name: known }) => known === node);
+    if (own === undefined) return;
+    // A folder is of one node; EBS' volumes are of a zone, and any machine there can have them.
+    const place =
+      storageClass.provisioner === EBS
+        ? { key: 'topology.kubernetes.io/zone', operator: 'In', values: [own.zone] }
+        : { key: 'kubernetes.io/hostname', operator: 'In', values: [own.name] };
 
     const volume = `pvc-${uid}`;
     const path = layout.volume(this.#config.dir, volume);
@@ -79,11 +86,7 @@ export class VolumeProvisioner {
         // With the uid: a claim made anew under the same name must not inherit the data.
         claimRef: { apiVersion: 'v1', kind: 'PersistentVolumeClaim', name, namespace, uid },
         nodeAffinity: {
-          required: {
-            nodeSelectorTerms: [
-              { matchExpressions: [{ key: 'kubernetes.io/hostname', operator: 'In', values: [node] }] },
-            ],
-          },
+          required: { nodeSelectorTerms: [{ matchExpressions: [place] }] },
         },
       },
     };

@@ -1,4 +1,5 @@
 /** EKS as its callers meet it: clusters, node groups and add-ons come and go in their time, and can fail. */
+import { createHash } from 'node:crypto';
 import { errorAnswer, jsonAnswer, withJson } from './answers.ts';
 import type { Answer, AwsCall, Layer } from './call.ts';
 import { clusterNetwork, removeClusterSecurityGroup } from './eks-network.ts';
@@ -252,6 +253,7 @@ export class EksLayer implements Layer {
       ...(failed && { health: { issues: tracked.fails } }),
     };
     if (kind === 'cluster') Object.assign(shown, this.#accessOf(status));
+    if (kind === 'nodegroup') shown['resources'] = { autoScalingGroups: [{ name: autoScalingGroupOf(nameOf(key)) }] };
     return withJson(answer, { [kind]: shown });
   }
 
@@ -284,6 +286,12 @@ export class EksLayer implements Layer {
     this.#changes.delete(key);
     this.#updates.forget(nameOf(key));
   }
+}
+
+/** @param nodegroup `cluster/name` */
+export function autoScalingGroupOf(nodegroup: string): string {
+  const id = createHash('sha256').update(nodegroup).digest('hex').slice(0, 12);
+  return `eks-${nodegroup.slice(nodegroup.indexOf('/') + 1)}-${id}`;
 }
 
 function memberOf(answer: Answer, kind: EksKind): Members {

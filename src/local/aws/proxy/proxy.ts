@@ -6,9 +6,10 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { Agent } from 'undici';
 import { errorCodeOf } from './answers.ts';
+import { AutoScalingLayer } from './auto-scaling.ts';
 import { readCall, type Answer, type AwsCall, type Layer, type RawRequest } from './call.ts';
 import { Ec2Layer } from './ec2.ts';
-import { EksLayer, type ClusterAccessPoint, type Nodegroup } from './eks.ts';
+import { autoScalingGroupOf, EksLayer, type ClusterAccessPoint, type Nodegroup } from './eks.ts';
 import { ConnectionLost, Faults, type FaultRule } from './faults.ts';
 import { Lag, type LagRule } from './lag.ts';
 import { Pace, type Hold, type PaceDefaults } from './pace.ts';
@@ -54,6 +55,7 @@ export class AwsProxy {
   readonly #lag: Lag;
   readonly #eks: EksLayer;
   readonly #ec2: Ec2Layer;
+  readonly #autoScaling: AutoScalingLayer;
   readonly #upstream: Upstream;
   readonly #layers: readonly Layer[];
 
@@ -68,7 +70,12 @@ export class AwsProxy {
     this.#lag = new Lag();
     this.#eks = new EksLayer(this.#upstream, this.#pace, clusterAccess);
     this.#ec2 = new Ec2Layer(this.#upstream, this.#pace);
-    this.#layers = [this.#faults, this.#tokens, this.#lag, this.#eks, this.#ec2];
+    this.#autoScaling = new AutoScalingLayer(async (caller, name) =>
+      (await this.#eks.nodegroups(caller)).some(
+        ({ clusterName, nodegroupName }) => autoScalingGroupOf(`${clusterName}/${nodegroupName}`) === name,
+      ),
+    );
+    this.#layers = [this.#faults, this.#tokens, this.#lag, this.#eks, this.#autoScaling, this.#ec2];
     this.#server = createServer((incoming, outgoing) => void this.#serve(incoming, outgoing));
   }
 
@@ -87,7 +94,7 @@ export class AwsProxy {
 
   /** The variables by which the AWS SDKs use the proxy. S3 is not among them. */
   get env(): Record<string, string> {
-    const names = ['EKS', 'EC2', 'IAM', 'STS'].map((service) => `AWS_ENDPOINT_URL_${service}`);
+    const names = ['EKS', 'EC2', 'IAM', 'STS', 'AUTO_SCALING'].map((service) => `AWS_ENDPOINT_URL_${service}`);
     return Object.fromEntries(names.map((name) => [name, this.url]));
   }
 
@@ -108,7 +115,8 @@ export class AwsProxy {
 
   /** Forgets rules, holds, tokens, states and log: for an emulator that was reset. */
   reset(): void {
-    for (const part of [this.#faults, this.#tokens, this.#pace, this.#lag, this.#eks, this.#ec2]) part.clear();
+    const parts = [this.#faults, this.#tokens, this.#pace, this.#lag, this.#eks, this.#autoScaling, this.#ec2];
+    for (const part of parts) part.clear();
     this.log.length = 0;
   }
 
@@ -133,6 +141,11 @@ export class AwsProxy {
   async nodegroups(): Promise<Nodegroup[]> {
     const callers = [...this.#callers.values()];
     return (await Promise.all(callers.map((caller) => this.#eks.nodegroups(caller)))).flat();
+  }
+
+  /** Whether a scale-in must leave an instance alone. */
+  isProtected(instance: string): boolean {
+    return this.#autoScaling.isProtected(instance);
   }
 
   /** The zone of each of the subnets that there are. */
