@@ -14,6 +14,7 @@ import { clusterRoutes } from './routes/clusters.ts';
 import { lifeRoutes } from './routes/life.ts';
 import { docsRoutes } from './routes/docs.ts';
 import { healthRoutes } from './routes/health.ts';
+import { infrastructureRoutes } from './routes/infrastructure.ts';
 import { operationRoutes } from './routes/operations.ts';
 import { scheduleRoutes } from './routes/schedules.ts';
 
@@ -53,6 +54,7 @@ export function createApp(deps: ApiDeps): Api {
   lifeRoutes(api, deps);
   backupRoutes(api, deps);
   scheduleRoutes(api, deps);
+  infrastructureRoutes(api, deps);
   operationRoutes(api, deps);
   docsRoutes(api, deps);
 

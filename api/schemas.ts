@@ -211,6 +211,14 @@ export const RetentionBody = z
   .strictObject({ policy: RetentionPolicy, dryRun: z.boolean().optional() })
   .openapi('RetentionRequest');
 
+export const SweepBody = z
+  .strictObject({
+    region: z.enum(AWS_REGIONS).openapi({ description: 'AWS region to look at.', example: 'eu-west-1' }),
+    cluster: clusterName.optional().openapi({ description: 'Only what names this cluster; default all.' }),
+    dryRun: z.boolean().optional().openapi({ description: 'Default true: only list. false removes what is listed.' }),
+  })
+  .openapi('InfrastructureSweepRequest');
+
 export const ScheduleBody = z
   .strictObject({
     name: z.string().optional().openapi({ description: 'Default "backup"; written like a cluster name.' }),

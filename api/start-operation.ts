@@ -13,6 +13,8 @@ import { callTemporal } from './temporal.ts';
 export interface StartRequest {
   readonly kind: OperationKind;
   readonly cluster: string;
+  /** What the id names, where it is not about one cluster. */
+  readonly about?: string;
   /** The workflow's one argument. */
   readonly input: object;
   /** One line for Temporal's lists. */
@@ -44,7 +46,7 @@ export async function startOperation(c: ApiContext, deps: ApiDeps, request: Star
   const key = idempotencyKey(c);
   const seed = key === undefined ? randomBytes(4) : sha256(JSON.stringify([tenant, key, c.req.method, c.req.path]));
   const suffix = seed.toString('hex').slice(0, 8);
-  const id = `${request.kind}-${clusterKey({ tenant, cluster: request.cluster })}-${suffix}`;
+  const id = `${request.kind}-${clusterKey({ tenant, cluster: request.about ?? request.cluster })}-${suffix}`;
   if (key === undefined) {
     await request.check?.();
     await startWorkflow(deps, tenant, id, request, {});

@@ -136,16 +136,14 @@ export function parseUpdateInput(input: unknown): UpdateInput {
 }
 
 export function parseSweepInput(input: unknown): SweepInput {
-  return readInput(input, (r) => {
-    const region = r.oneOf('region', AWS_REGIONS).region;
-    if (region === undefined) r.bad('region', 'is needed, such as "eu-west-1"');
-    return {
-      tenant: r.name('tenant', MAX_TENANT_LENGTH),
-      region: region ?? '',
-      ...r.text('cluster', (text) => nameProblem(text, MAX_CLUSTER_LENGTH)),
-      ...r.boolean('dryRun'),
-    };
-  });
+  return readInput(input, (r) => ({
+    tenant: r.name('tenant', MAX_TENANT_LENGTH),
+    region: r.required('region', (text) =>
+      AWS_REGIONS.includes(text) ? undefined : `must be one of ${AWS_REGIONS.join(', ')}`,
+    ),
+    ...r.text('cluster', (text) => nameProblem(text, MAX_CLUSTER_LENGTH)),
+    ...r.boolean('dryRun'),
+  }));
 }
 
 export function parseDeleteInput(input: unknown): DeleteInput {

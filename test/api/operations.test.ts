@@ -97,6 +97,28 @@ describe('starting', () => {
   });
 });
 
+test('a sweep of the infrastructure lists unless it is told to remove, and needs a region', async () => {
+  const sweep = (body: object) => idle.send('POST', '/v1/infrastructure-sweeps', { body });
+  const listing = await sweep({ region: 'eu-west-1' });
+  const removing = await sweep({ region: 'eu-west-1', cluster: 'docs', dryRun: false });
+  expect(listing).toMatchObject({ status: 202, body: { operation: { kind: 'sweep', cluster: '*', done: false } } });
+  expect(listing.body.operation.id).toMatch(new RegExp(`^sweep-${idle.tenant}--eu-west-1-[0-9a-f]{8}$`));
+  expect(removing.body.operation.id).toMatch(new RegExp(`^sweep-${idle.tenant}--docs-[0-9a-f]{8}$`));
+  const argumentOf = async ({ body }: typeof listing) => {
+    const { events } = await idle.deps.temporal.workflow.getHandle(body.operation.id).fetchHistory();
+    const { input } = events?.[0]?.workflowExecutionStartedEventAttributes ?? {};
+    return JSON.parse(Buffer.from(input?.payloads?.[0]?.data ?? '').toString());
+  };
+  // What is left out is decided by the workflow, whose default is to list.
+  expect(await argumentOf(listing)).toEqual({ tenant: idle.tenant, region: 'eu-west-1' });
+  expect(await argumentOf(removing)).toMatchObject({ cluster: 'docs', dryRun: false });
+  expect(await sweep({})).toMatchObject({ status: 400, body: { errors: [{ pointer: '#/region' }] } });
+  expect(await sweep({ region: 'mars-1', tenant: 'theirs' })).toMatchObject({
+    status: 400,
+    body: { errors: [{ pointer: '#/tenant' }, { pointer: '#/region' }] },
+  });
+});
+
 describe('an idempotency key', () => {
   test('makes 50 parallel duplicates one operation', async () => {
     const headers = { 'idempotency-key': randomUUID() };

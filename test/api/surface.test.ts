@@ -1,6 +1,8 @@
 import { Client, Connection } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import * as schemas from '../../api/schemas.ts';
 import { Catalog } from '../../src/clients/catalog.ts';
+import * as input from '../../src/domain/input.ts';
 import { SEARCH_ATTRIBUTES } from '../../src/domain/search-attributes.ts';
 import * as keys from '../../src/temporal-search-attributes.ts';
 import { startApi, type TestApi } from './support.ts';
@@ -10,6 +12,42 @@ beforeAll(async () => {
   api = await startApi();
 });
 afterAll(() => api.close());
+
+describe('what a workflow takes', () => {
+  const cluster = ['tenant', 'cluster'];
+  /** Each with what the path and the token say, and names that a body calls otherwise. */
+  const offers: [name: string, parse: (input: unknown) => object, body: { shape: object }, given: string[]][] = [
+    ['ProvisionCluster', input.parseProvisionInput, schemas.ProvisionBody, ['tenant']],
+    ['UpdateCluster', input.parseUpdateInput, schemas.UpdateBody, cluster],
+    ['DeleteCluster', input.parseDeleteInput, schemas.DeleteBody, cluster],
+    ['SuspendCluster', input.parseSuspendInput, schemas.NoBody, cluster],
+    ['ResumeCluster', input.parseResumeInput, schemas.ResumeBody, cluster],
+    ['RotateApiKey', input.parseRotateInput, schemas.RotateBody, cluster],
+    ['BackupCluster', input.parseBackupInput, schemas.BackupBody, cluster],
+    ['RestoreCluster', input.parseRestoreInput, schemas.RestoreBody, ['tenant', 'backup', 'source']],
+    ['RetentionSweep', input.parseRetentionInput, schemas.RetentionBody, cluster],
+    ['VerifyBackup', input.parseVerifyInput, schemas.NoBody, [...cluster, 'backup']],
+    ['InfrastructureSweep', input.parseSweepInput, schemas.SweepBody, ['tenant']],
+  ];
+
+  test.each(offers)('%s: the API takes every field of it', (name, parse, { shape }, given) => {
+    const { message } = errorOf(() => parse({ surprise: true }));
+    const known = /surprise: is not known here; known: ([\w, ]+)/.exec(message)?.[1]?.split(', ') ?? [];
+    const offered = Object.keys(shape).map((field) =>
+      name === 'ProvisionCluster' && field === 'name' ? 'cluster' : field,
+    );
+    expect(offered.sort()).toEqual(known.filter((field) => !given.includes(field)).sort());
+  });
+});
+
+function errorOf(run: () => unknown): Error {
+  try {
+    run();
+  } catch (error) {
+    return error as Error;
+  }
+  throw new Error('It did not fail.');
+}
 
 describe('documentation', () => {
   test('every route is in the OpenAPI document, and nothing else', async () => {
