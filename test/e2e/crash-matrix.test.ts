@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { crash, crashTable, type Crashes, type Kill } from '../support/crash-matrix.ts';
+import { crash, crashTable, LIFE_ACTIVITIES, type Crashes, type Kill } from '../support/crash-matrix.ts';
 import { exited, Fleet, smallPoints } from '../support/fleet.ts';
 import { scan } from '../support/scanner.ts';
 
@@ -13,24 +13,9 @@ const POINTS = 9500;
 const COLLECTIONS = [{ preset: 'documents', vectorSize: 256, shardNumber: 1, replicationFactor: 1 }];
 const HOURS_AGO = (hours: number) => new Date(Date.now() - hours * 3_600_000);
 
-/** Not killed here: those of UpdateCluster, and those that need AWS. */
+/** Not killed here: those of crash-life.test.ts, and those of AWS, which test/providers/kills.test.ts kills. */
 const ELSEWHERE: ReadonlySet<string> = new Set([
-  'recordSpec',
-  'pauseSchedules',
-  'unpauseSchedules',
-  'planClusterUpdate',
-  'inspectCluster',
-  'planShardMoves',
-  'moveShard',
-  'abortShardMoves',
-  'removePeers',
-  'awaitPodsGone',
-  'removeSurplusClaims',
-  'nextPodToRestart',
-  'restartPod',
-  'growVolumeClaims',
-  'awaitVolumesGrown',
-  'releaseStatefulSet',
+  ...LIFE_ACTIVITIES,
   'planInfrastructure',
   'ensureRoles',
   'ensureClusterAccess',
@@ -50,6 +35,7 @@ const ELSEWHERE: ReadonlySet<string> = new Set([
   'ensureStorageClass',
   'controlPlaneExists',
   'drainVolumes',
+  'surveyInfrastructure',
 ]);
 
 const kills: Kill[] = [];

@@ -1,11 +1,11 @@
 /** kill -9 of the worker at every activity of an operation, one after the other, and how long each loss lasted. */
 import { WorkflowFailedError, type WorkflowHandle } from '@temporalio/client';
 import { CancelledFailure } from '@temporalio/common';
-import { exited, type Fleet } from './fleet.ts';
+import { exited, until, type Fleet } from './fleet.ts';
 import { hangs, within } from './hanging.ts';
 
 /** Seconds until the next place has to be reached, or the operation has to end. */
-const BOUND = 150;
+const BOUND = 240;
 
 export interface Crashes {
   /** As the table names it. */
@@ -21,8 +21,12 @@ export interface Crashes {
   readonly only?: readonly string[];
   /** The operation is cancelled when the worker died here, so that the places are those of its clean-up. */
   readonly cancelAt?: string;
+  /** The code that it has to fail with. */
+  readonly fails?: string;
   /** For the worker. */
   readonly env?: Record<string, string>;
+  /** Called with the operation when it was started. */
+  readonly started?: (handle: WorkflowHandle) => Promise<void>;
 }
 
 export interface Kill {
@@ -56,9 +60,11 @@ export async function crash(fleet: Fleet, crashes: Crashes): Promise<CrashReport
 }
 
 /** @returns names of the activities, in the order in which they first began */
-async function survey(fleet: Fleet, { type, prepare, check, env = {} }: Crashes): Promise<string[]> {
+async function survey(fleet: Fleet, { type, prepare, check, started, env = {} }: Crashes): Promise<string[]> {
+  const input = await prepare();
   const worker = await fleet.worker({ env });
-  const handle = await fleet.start(type, { tenant: fleet.tenant, ...(await prepare()) });
+  const handle = await fleet.start(type, { tenant: fleet.tenant, ...input });
+  await started?.(handle);
   const result = await within(BOUND, handle);
   const wrong = await check(result);
   if (wrong.length > 0) throw new Error(`${type} without a crash: ${wrong.join('; ')}`);
@@ -69,10 +75,11 @@ async function survey(fleet: Fleet, { type, prepare, check, env = {} }: Crashes)
 }
 
 async function once(fleet: Fleet, crashes: Crashes, places: readonly string[]): Promise<CrashReport> {
-  const { name, type, prepare, check, cancelAt, env = {} } = crashes;
+  const { name, type, prepare, check, cancelAt, started, fails, env = {} } = crashes;
   const kills: Kill[] = [];
   const violations: string[] = [];
   const handle = await fleet.start(type, { tenant: fleet.tenant, ...(await prepare()) });
+  await started?.(handle);
   try {
     for (const place of cancelAt === undefined ? places : [cancelAt, ...places]) {
       const worker = await fleet.worker({ failpoint: place, env });
@@ -89,7 +96,12 @@ async function once(fleet: Fleet, crashes: Crashes, places: readonly string[]): 
       else kills.push({ operation: name, place, at: Date.now() });
     }
     const last = await fleet.worker({ env });
-    const result = await within(BOUND, handle, cancelAt !== undefined);
+    const result = await within(BOUND, handle, cancelAt !== undefined).catch((error: unknown) => {
+      const failure =
+        error instanceof Error && error.cause instanceof WorkflowFailedError ? error.cause.cause : undefined;
+      if (fails === undefined || (failure as { type?: string } | undefined)?.type !== fails) throw error;
+      return {};
+    });
     violations.push(...(await check(result)));
     last.kill('SIGTERM');
     await exited(last);
@@ -105,6 +117,64 @@ async function once(fleet: Fleet, crashes: Crashes, places: readonly string[]): 
     if (repeated.length > 0) kill.recovery = Math.min(...repeated.map(({ completed }) => completed)) - kill.at;
   }
   return { kills, violations };
+}
+
+/** A user who cancels in the middle of an activity, and the same operation again after that. */
+export interface Cancellation {
+  /** `<operation>: <activity>` */
+  readonly place: string;
+  /** Milliseconds from the cancellation until the operation had ended. */
+  readonly took: number;
+  /** How it ended: a cancellation that comes too late changes nothing. */
+  readonly as: 'cancelled' | 'done';
+}
+
+/**
+ * Cancel the operation while each of its activities runs, one run per activity, and then run it again to its end.
+ *
+ * @param settled what is wrong right after the cancellation
+ */
+export async function cancelEverywhere(
+  fleet: Fleet,
+  crashes: Crashes,
+  settled: () => Promise<readonly string[]>,
+): Promise<{ cancellations: Cancellation[]; violations: string[] }> {
+  const cancellations: Cancellation[] = [];
+  const violations: string[] = [];
+  const { name, type, prepare, check, env = {} } = crashes;
+  for (const activity of crashes.only ?? (await survey(fleet, crashes))) {
+    const place = `${name}: ${activity}`;
+    const input = { tenant: fleet.tenant, ...(await prepare()) };
+    const from = fleet.log.length;
+    const worker = await fleet.worker({ failpoint: `${activity}:hold`, env });
+    try {
+      const handle = await fleet.start(type, input);
+      await crashes.started?.(handle);
+      await until(`${place} is reached`, () => Promise.resolve(fleet.log.slice(from).includes('held\n')), BOUND);
+      await handle.cancel();
+      const at = Date.now();
+      worker.kill('SIGUSR2');
+      const result = await Promise.race([handle.result().catch((error: unknown) => error), pause(BOUND)]);
+      if (result === 'late') throw new Error(`no end within ${BOUND} s; ${await hangs(handle)}`);
+      const cancelled = result instanceof WorkflowFailedError && result.cause instanceof CancelledFailure;
+      if (result instanceof Error && !cancelled) {
+        const cause = result.cause instanceof Error ? result.cause.message : result.message;
+        violations.push(`${place}, cancelled: it failed instead: ${cause}`);
+      }
+      cancellations.push({ place, took: Date.now() - at, as: cancelled ? 'cancelled' : 'done' });
+      violations.push(...(await settled()).map((what) => `${place}, cancelled: ${what}`));
+      const again = await fleet.start(type, input);
+      await crashes.started?.(again);
+      violations.push(
+        ...(await check(await within(BOUND, again))).map((what) => `${place}, cancelled, repeated: ${what}`),
+      );
+    } catch (error) {
+      violations.push(`${place}, cancelled: ${error instanceof Error ? error.message : String(error)}`);
+    }
+    worker.kill('SIGTERM');
+    await exited(worker);
+  }
+  return { cancellations, violations };
 }
 
 async function ended(handle: WorkflowHandle): Promise<'ended'> {
@@ -153,6 +223,28 @@ async function stepsOf(fleet: Fleet, workflowId: string, runId?: string): Promis
   }
   return found;
 }
+
+/** Those of the changes of a running cluster: killed and cancelled in crash-life.test.ts. */
+export const LIFE_ACTIVITIES = [
+  'recordSpec',
+  'pauseSchedules',
+  'unpauseSchedules',
+  'planClusterUpdate',
+  'inspectCluster',
+  'planShardMoves',
+  'moveShard',
+  'removePeers',
+  'awaitPodsGone',
+  'removeSurplusClaims',
+  'nextPodToRestart',
+  'restartPod',
+  'stageApiKey',
+  'growVolumeClaims',
+  'awaitVolumesGrown',
+  'releaseStatefulSet',
+  'abortShardMoves',
+  'inspectRollout',
+] as const;
 
 /** One row per operation and one for all. */
 export function crashTable(kills: readonly Kill[], violations: readonly string[]): string {

@@ -3,6 +3,7 @@
  *
  * - `<activity>:before` when the first attempt of the activity begins
  * - `<activity>:after` when its work is done and nobody was told
+ * - `<activity>:hold` does not kill: the activity says `held` on standard error and waits for SIGUSR2
  * - `uploadPart:<n>` when the n-th part was sent
  */
 import { Context } from '@temporalio/activity';
@@ -10,6 +11,17 @@ import { FleetActivityInterceptor } from '../../activities/interceptor.ts';
 import { BackupStore } from '../../src/clients/s3.ts';
 
 const [place = '', when = ''] = (process.env['FLEET_TEST_FAILPOINT'] ?? '').split(':');
+
+let held = false;
+
+/** Once in the life of the process. */
+async function hold(): Promise<void> {
+  if (held) return;
+  held = true;
+  const released = new Promise<void>((resolve) => process.once('SIGUSR2', () => resolve()));
+  process.stderr.write('held\n');
+  await released;
+}
 
 function die(): void {
   process.kill(process.pid, 'SIGKILL');
@@ -22,6 +34,7 @@ FleetActivityInterceptor.prototype.execute = async function patched(input, next)
   const here = Context.current().info.activityType === place;
   if (here && when === 'before') die();
   return execute.call(this, input, async (inner) => {
+    if (here && when === 'hold') await hold();
     const result = await next(inner);
     if (here && when === 'after') die();
     return result;

@@ -32,7 +32,7 @@ export async function until<T>(
 }
 
 export interface WorkerOptions {
-  /** Where to die: `<activity>:<before|after>` or `uploadPart:<n>`, see failpoint.ts. */
+  /** Where to die or to wait: `<activity>:<before|after|hold>` or `uploadPart:<n>`, see failpoint.ts. */
   readonly failpoint?: string;
   readonly env?: Record<string, string>;
 }
@@ -135,6 +135,12 @@ export class Fleet {
   async kubectlNamespaces(): Promise<string[]> {
     const { items } = await this.kubernetes(CoreV1Api).listNamespace();
     return items.map(({ metadata }) => metadata?.name ?? '');
+  }
+
+  /** Names of the values in all Secrets of a type. */
+  async secretKeys(namespace: string, type: string): Promise<string[]> {
+    const { items } = await this.kubernetes(CoreV1Api).listNamespacedSecret({ namespace });
+    return items.filter((item) => item.type === type).flatMap(({ data }) => Object.keys(data ?? {}));
   }
 
   /** Contents of all Secrets of a type, as text; Helm's own are unpacked. */
