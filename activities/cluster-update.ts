@@ -14,6 +14,7 @@ import {
   type UpdateRequest,
 } from '../src/domain/update-plan.ts';
 import { whyNotStarting } from '../src/domain/pod-trouble.ts';
+import { refuseFixedFields } from './chart.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { observe, unrest } from './observe.ts';
@@ -62,6 +63,8 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
         }
       }
       const plan = planUpdate(row.spec, request, observed.cluster, config.FLEET_QDRANT_RELEASES);
+      // Before a backup is taken or a shard moved for a change that could not be made.
+      if (plan.steps.length > 0) await refuseFixedFields(deps, ref, row.spec, signal());
       const versions = observed.cluster.pods.flatMap(({ version }) => parseVersion(version ?? '') ?? []);
       const [oldest] = versions.sort(compareVersions);
       return {

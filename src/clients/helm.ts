@@ -19,6 +19,8 @@ export interface ChartRef {
 export interface ReleaseInfo {
   readonly revision: number;
   readonly status: string;
+  /** When the last Helm began to work on it, milliseconds since the epoch. */
+  readonly since: number;
 }
 
 interface InstallOptions {
@@ -43,8 +45,11 @@ export class Helm {
   async status(namespace: string, release: string): Promise<ReleaseInfo | undefined> {
     try {
       const { stdout } = await this.#run(['status', release, '--namespace', namespace, '--output', 'json']);
-      const { version, info } = JSON.parse(stdout) as { version: number; info: { status: string } };
-      return { revision: version, status: info.status };
+      const { version, info } = JSON.parse(stdout) as {
+        version: number;
+        info: { status: string; last_deployed?: string };
+      };
+      return { revision: version, status: info.status, since: Date.parse(info.last_deployed ?? '') || 0 };
     } catch (error) {
       if (stderrOf(error).includes('release: not found')) return undefined;
       throw mapError(error, `read release ${namespace}/${release}`);
@@ -68,10 +73,7 @@ export class Helm {
       'json',
       '--history-max',
       '10',
-      '--values',
-      '-',
-      ...(chart.repository === undefined ? [] : ['--repo', chart.repository]),
-      ...(chart.version === undefined ? [] : ['--version', chart.version]),
+      ...chartArguments(chart),
     ];
     try {
       const { stdout } = await this.#run(args, JSON.stringify(values), signal);
@@ -79,6 +81,17 @@ export class Helm {
     } catch (error) {
       if (signal?.aborted) throw signal.reason;
       throw mapError(error, `apply chart ${chart.chart} to ${namespace}/${release}`);
+    }
+  }
+
+  /** The objects that the chart comes to, as YAML documents. Nothing is applied. */
+  async template({ namespace, release, chart, values, signal }: InstallOptions): Promise<string> {
+    const args = ['template', release, chart.chart, '--is-upgrade', '--namespace', namespace, ...chartArguments(chart)];
+    try {
+      return (await this.#run(args, JSON.stringify(values), signal)).stdout;
+    } catch (error) {
+      if (signal?.aborted) throw signal.reason;
+      throw mapError(error, `render chart ${chart.chart} for ${namespace}/${release}`);
     }
   }
 
@@ -102,9 +115,13 @@ export class Helm {
 
   /** Revision that was deployed last, by history. */
   async lastDeployed(namespace: string, release: string): Promise<number | undefined> {
-    const { stdout } = await this.#run(['history', release, '--namespace', namespace, '--output', 'json']);
-    const history = JSON.parse(stdout) as { revision: number; status: string }[];
-    return history.findLast(({ status }) => status === 'deployed' || status === 'superseded')?.revision;
+    try {
+      const { stdout } = await this.#run(['history', release, '--namespace', namespace, '--output', 'json']);
+      const history = JSON.parse(stdout) as { revision: number; status: string }[];
+      return history.findLast(({ status }) => status === 'deployed' || status === 'superseded')?.revision;
+    } catch (error) {
+      throw mapError(error, `read the history of ${namespace}/${release}`);
+    }
   }
 
   async #run(args: string[], input?: string, signal?: AbortSignal): Promise<{ stdout: string }> {
@@ -118,6 +135,15 @@ export class Helm {
       maxBuffer: 16 * 1024 * 1024,
     });
   }
+}
+
+/** Values come by standard input. */
+function chartArguments({ repository, version }: ChartRef): string[] {
+  return [
+    ...['--values', '-'],
+    ...(repository === undefined ? [] : ['--repo', repository]),
+    ...(version === undefined ? [] : ['--version', version]),
+  ];
 }
 
 function stderrOf(error: unknown): string {

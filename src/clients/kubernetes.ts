@@ -15,6 +15,7 @@ import {
 } from '@kubernetes/client-node';
 import { FleetError, messageOf } from '../domain/errors.ts';
 import type { ContainerState } from '../domain/pod-trouble.ts';
+import type { FixedShape } from '../domain/stateful-set.ts';
 import type { AppliedObject } from '../domain/kubernetes-objects.ts';
 
 export interface PodInfo {
@@ -287,6 +288,14 @@ export class Kubernetes {
         status.observedGeneration === metadata?.generation && { revision: status.updateRevision }),
       storage: (spec?.volumeClaimTemplates ?? []).map((claim) => claim.spec?.resources?.requests?.['storage'] ?? ''),
     };
+  }
+
+  /** Those parts of the StatefulSet that cannot be changed. */
+  async statefulSetShape(namespace: string, name: string): Promise<FixedShape | undefined> {
+    const set = await orMissing(`read StatefulSet ${namespace}/${name}`, () =>
+      this.#apps.readNamespacedStatefulSet({ namespace, name }),
+    );
+    return set?.spec;
   }
 
   /** Remove the StatefulSet and leave its pods and claims as they are. */

@@ -106,6 +106,7 @@ test('pods that cannot start are put back to what ran before', { timeout: 180_00
     'Failed',
   ]);
 
+  if (!ALL) return;
   const config = { 'service.max_request_size_mb': 'plenty' };
   const crash = await underTraffic(500_000, () => attempt({ config }));
   expect(crash).toMatchObject({
