@@ -15,6 +15,7 @@ import {
 import { FleetError } from '../src/domain/errors.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
 import { Ledger } from './aws-ledger.ts';
+import { removing, type Removal } from './aws-removal.ts';
 import type { ActivityDeps } from './deps.ts';
 
 const ROLES = ['cluster', 'node', 'volumes', 'backup'] as const;
@@ -48,16 +49,14 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
       const { aws, ledger } = await open(ref, plan.region);
       for (const principalArn of plan.spec.adminPrincipalArns) {
         const slot = `access-entry/${principalArn}`;
-        await ledger.intend(slot, 'access-entry');
+        const { token: clientRequestToken } = await ledger.intend(slot, 'access-entry');
+        const tags = { ...ledger.tags(slot) };
         await unlessThere(() =>
-          aws.eks.createAccessEntry({ clusterName: eksCluster, principalArn, tags: { ...ledger.tags(slot) } }),
+          aws.eks.createAccessEntry({ clusterName: eksCluster, principalArn, clientRequestToken, tags }),
         );
-        await aws.eks.associateAccessPolicy({
-          clusterName: eksCluster,
-          principalArn,
-          policyArn: `arn:${plan.partition}:eks::aws:${ADMIN_POLICY}`,
-          accessScope: { type: 'cluster' },
-        });
+        const policyArn = `arn:${plan.partition}:eks::aws:${ADMIN_POLICY}`;
+        const policy = { clusterName: eksCluster, principalArn, policyArn, accessScope: { type: 'cluster' as const } };
+        await settled(principalArn, () => aws.eks.associateAccessPolicy(policy));
         await ledger.record(slot, principalArn);
       }
       if (roles.backup !== '') await ensurePodIdentity(aws, ledger, ref, eksCluster, roles.backup);
@@ -76,13 +75,35 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
       const { aws, ledger } = await open(input, input.region, input.operation);
       const onlyOwn = input.onlyOwn === true;
       const scope = ledger.scope(onlyOwn);
-      await leaveCluster(aws, scope, input, input.eksCluster ?? eksNameOf(input));
-      for (const role of ROLES) await deleteRole(aws, scope, roleNameOf(input, input.region, role));
-      const pending = await ledger.unsettled(['iam-role', 'pod-identity']);
+      // What goes with its EKS cluster need not be looked for when that has gone.
+      const inCluster = ['access-entry', 'pod-identity'];
+      const kinds = ['iam-role', ...inCluster];
+      await removing(ledger, kinds, onlyOwn, async (removal) => {
+        const { left, there } = await leaveCluster(
+          aws,
+          ledger,
+          scope,
+          input,
+          input.eksCluster ?? eksNameOf(input),
+          removal,
+        );
+        for (const role of ROLES) {
+          const name = roleNameOf(input, input.region, role);
+          const tags = await roleTags(aws, name);
+          if (tags === undefined || !carries(tags, scope)) continue;
+          await ledger.seen([`role/${role}`]);
+          const before = removal.refusals.length;
+          await deleteRole(aws, name, removal);
+          if (removal.refusals.length > before) left.push(`iam-role ${name}`);
+        }
+        if (!there) inCluster.length = 0;
+        return left;
+      });
+      const pending = await ledger.unsettled(['iam-role', ...inCluster]);
       if (pending !== undefined) {
         throw new FleetError('InfrastructureNotReady', `"${pending.slot}" may still appear; looking for it.`);
       }
-      await ledger.forgetKinds(['iam-role', 'access-entry', 'pod-identity'], onlyOwn);
+      await ledger.forgetKinds(kinds, onlyOwn);
     },
   };
 
@@ -109,14 +130,16 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
         }),
     });
     for (const policy of MANAGED_POLICIES[role]) {
-      await aws.iam.attachRolePolicy({ RoleName, PolicyArn: `arn:${plan.partition}:iam::aws:policy/${policy}` });
+      const PolicyArn = `arn:${plan.partition}:iam::aws:policy/${policy}`;
+      await settled(RoleName, () => aws.iam.attachRolePolicy({ RoleName, PolicyArn }));
     }
     if (role === 'backup') {
       const { FLEET_BACKUP_BUCKET, FLEET_BACKUP_PREFIX } = deps.config;
       const own = plan.spec.create.backupBucket;
       const bucket = own ? bucketNameOf(ref, plan.region, plan.account) : FLEET_BACKUP_BUCKET;
       const policy = backupPolicy(ref, plan, bucket, FLEET_BACKUP_PREFIX);
-      await aws.iam.putRolePolicy({ RoleName, PolicyName: 'backups', PolicyDocument: JSON.stringify(policy) });
+      const PolicyDocument = JSON.stringify(policy);
+      await settled(RoleName, () => aws.iam.putRolePolicy({ RoleName, PolicyName: 'backups', PolicyDocument }));
     }
   }
 }
@@ -143,15 +166,18 @@ async function roleTags({ iam }: Aws, RoleName: string): Promise<Tags | undefine
   }
 }
 
-async function deleteRole(aws: Aws, scope: Tags, RoleName: string): Promise<void> {
-  const { iam } = aws;
-  const tags = await roleTags(aws, RoleName);
-  if (tags === undefined || !carries(tags, scope)) return;
-  const { AttachedPolicies = [] } = await iam.listAttachedRolePolicies({ RoleName });
-  for (const { PolicyArn } of AttachedPolicies) await orGone(() => iam.detachRolePolicy({ RoleName, PolicyArn }));
-  const { PolicyNames = [] } = await iam.listRolePolicies({ RoleName });
-  for (const PolicyName of PolicyNames) await orGone(() => iam.deleteRolePolicy({ RoleName, PolicyName }));
-  await orGone(() => iam.deleteRole({ RoleName }));
+async function deleteRole({ iam }: Aws, RoleName: string, removal: Removal): Promise<void> {
+  const attempt = (send: () => Promise<unknown>) => removal.attempt(`Role ${RoleName}`, send);
+  const before = removal.refusals.length;
+  await attempt(async () => {
+    const { AttachedPolicies = [] } = await iam.listAttachedRolePolicies({ RoleName });
+    for (const { PolicyArn } of AttachedPolicies) await attempt(() => iam.detachRolePolicy({ RoleName, PolicyArn }));
+    const { PolicyNames = [] } = await iam.listRolePolicies({ RoleName });
+    for (const PolicyName of PolicyNames) await attempt(() => iam.deleteRolePolicy({ RoleName, PolicyName }));
+    if (removal.refusals.length === before) await iam.deleteRole({ RoleName });
+  });
+  const [blocker] = removal.blockers;
+  if (blocker !== undefined) throw new FleetError('InfrastructureBlocked', blocker);
 }
 
 async function ensurePodIdentity(aws: Aws, ledger: Ledger, ref: ClusterRef, clusterName: string, roleArn: string) {
@@ -164,7 +190,7 @@ async function ensurePodIdentity(aws: Aws, ledger: Ledger, ref: ClusterRef, clus
     find: async (tags) => (await associations(aws, clusterName, ref, tags)).map(({ associationId }) => associationId),
     create: async (tags, clientRequestToken) => {
       const request = { clusterName, ...pod, roleArn, clientRequestToken, tags: { ...tags } };
-      const { association } = await aws.eks.createPodIdentityAssociation(request);
+      const { association } = await ledger.settling(() => aws.eks.createPodIdentityAssociation(request));
       return association?.associationId ?? '';
     },
     remove: (associationId) => aws.eks.deletePodIdentityAssociation({ clusterName, associationId }),
@@ -174,31 +200,53 @@ async function ensurePodIdentity(aws: Aws, ledger: Ledger, ref: ClusterRef, clus
 /** The associations of the backup role's service account that carry the tags. */
 async function associations({ eks }: Aws, clusterName: string, ref: ClusterRef, tags: Tags) {
   const listed = await eks.listPodIdentityAssociations({ clusterName, ...backupPod(ref) });
-  const found = [];
+  const found: { associationId: string }[] = [];
   for (const { associationId = '' } of listed.associations ?? []) {
-    const { association } = await eks.describePodIdentityAssociation({ clusterName, associationId });
-    if (carries(association?.tags ?? {}, tags)) found.push({ associationId });
+    await orGone(async () => {
+      const { association } = await eks.describePodIdentityAssociation({ clusterName, associationId });
+      if (carries(association?.tags ?? {}, tags)) found.push({ associationId });
+    });
   }
   return found;
 }
 
-/** Take back what the EKS cluster was given, if the cluster is there. */
-async function leaveCluster(aws: Aws, scope: Tags, ref: ClusterRef, clusterName: string): Promise<void> {
+/** Take back what the EKS cluster was given, if the cluster is there. @returns what AWS refused to remove */
+async function leaveCluster(
+  aws: Aws,
+  ledger: Ledger,
+  scope: Tags,
+  ref: ClusterRef,
+  clusterName: string,
+  removal: Removal,
+): Promise<{ left: string[]; there: boolean }> {
   const { eks } = aws;
-  try {
+  const left: string[] = [];
+  const attempt = async (what: string, send: () => Promise<unknown>) => {
+    const before = removal.refusals.length;
+    await removal.attempt(what, send);
+    if (removal.refusals.length > before) left.push(what);
+  };
+  let there = false;
+  await orGone(async () => {
     await eks.describeCluster({ name: clusterName });
-    for (const { associationId } of await associations(aws, clusterName, ref, scope)) {
-      await orGone(() => eks.deletePodIdentityAssociation({ clusterName, associationId }));
-    }
-    const { accessEntries = [] } = await eks.listAccessEntries({ clusterName });
-    for (const principalArn of accessEntries) {
-      const { accessEntry } = await eks.describeAccessEntry({ clusterName, principalArn });
-      if (carries(accessEntry?.tags ?? {}, scope))
-        await orGone(() => eks.deleteAccessEntry({ clusterName, principalArn }));
-    }
-  } catch (error) {
-    if (!isNotFound(error)) throw error;
+    there = true;
+  });
+  if (!there) return { left, there };
+  const bound = await associations(aws, clusterName, ref, scope);
+  if (bound.length > 0) await ledger.seen(['pod-identity/backup']);
+  for (const { associationId } of bound) {
+    await attempt(`pod-identity ${clusterName}/${associationId}`, () =>
+      eks.deletePodIdentityAssociation({ clusterName, associationId }),
+    );
   }
+  const { accessEntries = [] } = await eks.listAccessEntries({ clusterName });
+  for (const principalArn of accessEntries) {
+    await attempt(`access-entry ${clusterName}/${principalArn}`, async () => {
+      const { accessEntry } = await eks.describeAccessEntry({ clusterName, principalArn });
+      if (carries(accessEntry?.tags ?? {}, scope)) await eks.deleteAccessEntry({ clusterName, principalArn });
+    });
+  }
+  return { left, there };
 }
 
 async function orGone(send: () => Promise<unknown>): Promise<void> {
@@ -206,6 +254,18 @@ async function orGone(send: () => Promise<unknown>): Promise<void> {
     await send();
   } catch (error) {
     if (!isNotFound(error)) throw error;
+  }
+}
+
+/** IAM and EKS may not know yet the role, or the access entry, that was just made. */
+async function settled(what: string, send: () => Promise<unknown>): Promise<void> {
+  try {
+    await send();
+  } catch (error) {
+    if (!isNotFound(error)) throw error;
+    throw new FleetError('InfrastructureNotReady', `AWS does not know "${what}" yet.`, {
+      cause: error,
+    });
   }
 }
 

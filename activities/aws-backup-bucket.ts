@@ -33,18 +33,22 @@ export function createAwsBackupBucketActivities(deps: ActivityDeps) {
       if (found !== undefined && !ours && !unfinished) throw ledger.notOurs('bucket', Bucket, found);
       if (found === undefined) {
         await ledger.calling(KIND, () =>
-          aws.s3.createBucket({
-            Bucket,
-            ObjectLockEnabledForBucket: true,
-            ObjectOwnership: 'BucketOwnerEnforced',
-            ...(plan.region !== 'us-east-1' && {
-              CreateBucketConfiguration: { LocationConstraint: plan.region as 'eu-west-1' },
+          unlessOurs(row.called_at !== null, () =>
+            aws.s3.createBucket({
+              Bucket,
+              ObjectLockEnabledForBucket: true,
+              ObjectOwnership: 'BucketOwnerEnforced',
+              ...(plan.region !== 'us-east-1' && {
+                CreateBucketConfiguration: { LocationConstraint: plan.region as 'eu-west-1' },
+              }),
             }),
-          }),
+          ),
         );
       }
-      await aws.s3.putBucketTagging({ Bucket, Tagging: { TagSet: tagList(tags) } });
-      await protect(aws, plan, Bucket);
+      await settled(Bucket, async () => {
+        await aws.s3.putBucketTagging({ Bucket, Tagging: { TagSet: tagList(tags) } });
+        await protect(aws, plan, Bucket);
+      });
       await ledger.record(KIND, Bucket);
       return { bucket: Bucket };
     },
@@ -66,7 +70,8 @@ export function createAwsBackupBucketActivities(deps: ActivityDeps) {
       const found = await bucketTags(aws, Bucket);
       const mine = !onlyOwn || row.operation === ledger.owner.operation;
       const unfinished = found !== undefined && Object.keys(found).length === 0 && mine && row.called_at !== null;
-      if (found === undefined && (await ledger.unsettled([KIND])) !== undefined) {
+      if (found !== undefined) await ledger.seen([KIND]);
+      else if ((await ledger.unsettled([KIND])) !== undefined) {
         throw new FleetError('InfrastructureNotReady', `Bucket "${Bucket}" may still appear; looking for it.`);
       }
       if (found !== undefined && (carries(found, ledger.scope(onlyOwn)) || unfinished)) {
@@ -138,4 +143,23 @@ async function protect({ s3 }: Aws, plan: AwsPlan, Bucket: string): Promise<void
     },
   });
   await s3.putBucketPolicy({ Bucket, Policy: JSON.stringify(bucketPolicy(plan, Bucket)) });
+}
+
+/** S3 may not know yet the bucket that it has just made. */
+async function settled(bucket: string, send: () => Promise<unknown>): Promise<void> {
+  try {
+    await send();
+  } catch (error) {
+    if (!isNotFound(error)) throw error;
+    throw new FleetError('InfrastructureNotReady', `S3 does not know bucket "${bucket}" yet.`, { cause: error });
+  }
+}
+
+/** A bucket of this account that S3 does not show yet is ours when an earlier attempt may have made it. */
+async function unlessOurs(mayBeOurs: boolean, send: () => Promise<unknown>): Promise<void> {
+  try {
+    await send();
+  } catch (error) {
+    if (!mayBeOurs || awsErrorName(error) !== 'BucketAlreadyOwnedByYou') throw error;
+  }
 }

@@ -1,5 +1,5 @@
 /** The ledger of what a cluster has at its provider: an intent before each call, the id after it. */
-import { isRefusal } from '../src/clients/aws/errors.ts';
+import { isExisting, isRefusal, isUnseen } from '../src/clients/aws/errors.ts';
 import type { Catalog, ResourceRow } from '../src/clients/catalog.ts';
 import {
   clientToken,
@@ -10,7 +10,7 @@ import {
   type Owner,
   type Tags,
 } from '../src/domain/aws-names.ts';
-import { FleetError } from '../src/domain/errors.ts';
+import { FleetError, messageOf } from '../src/domain/errors.ts';
 import { clusterKey, type ClusterRef } from '../src/domain/naming.ts';
 import { workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -86,7 +86,13 @@ export class Ledger {
         `A ${kind} for "${slot}" may have been made at ${row.called_at?.toISOString()}; looking for it until AWS must list it.`,
       );
     }
-    const made = await this.calling(slot, () => create(this.tags(slot), row.token));
+    const made = await this.calling(slot, () => create(this.tags(slot), row.token)).catch((error: unknown) => {
+      // What an earlier call made, and lists do not show yet, is in the way of its like.
+      if (!isExisting(error) || row.called_at === null) throw error;
+      throw new FleetError('InfrastructureNotReady', `A ${kind} for "${slot}" is there, but not listed yet.`, {
+        cause: error,
+      });
+    });
     const recorded = await this.record(slot, made);
     if (recorded === undefined || recorded === made) return made;
     await remove(made);
@@ -115,6 +121,10 @@ export class Ledger {
       } catch (error) {
         // Somebody made one of that name since, or lists lagged: whose is it?
         found = await read();
+        if (found === undefined && isExisting(error)) {
+          const message = `The ${kind} "${name}" is there, but cannot be looked at yet.`;
+          throw new FleetError('InfrastructureNotReady', message, { cause: error });
+        }
         if (found === undefined) throw error;
       }
     }
@@ -148,11 +158,14 @@ export class Ledger {
         .where('cluster', '=', this.#ref.cluster)
         .where('slot', '=', slot)
         .executeTakeFirstOrThrow();
-      if (row.operation === operation) return row;
-      // An earlier operation on this cluster name wrote the row; what it made is not this one's to adopt.
+      if (row.operation === operation && row.token === token) return row;
+      // 1. An earlier operation on this cluster name wrote the row: what it made is not this one's to adopt.
+      // 2. An earlier run of this operation did: its things are found by their tags, unless they are gone by now; and
+      //    its token would only bring back its answers.
+      const called = row.operation === operation ? { called_at: row.called_at } : {};
       return db
         .updateTable('resources')
-        .set({ ...fresh, token, resource_id: null })
+        .set({ ...fresh, ...called, token, resource_id: null })
         .where('tenant', '=', this.#ref.tenant)
         .where('cluster', '=', this.#ref.cluster)
         .where('slot', '=', slot)
@@ -189,12 +202,63 @@ export class Ledger {
   }
 
   /**
-   * Whether something of these kinds may still show up: a call was sent a moment ago and nobody knows how it ended.
-   * Whoever removes things waits for it, or would leave it behind.
+   * Whether something of these kinds may still show up: it was made a moment ago, or may have been, and no list has
+   * shown it. Whoever removes things waits for it, or would leave it behind.
    */
   async unsettled(kinds: readonly string[]): Promise<ResourceRow | undefined> {
+    return (await this.#rowsOf(kinds)).find((row) => this.#mayShowUp(row));
+  }
+
+  /** These have been seen in the account: nothing has to be waited for on their account. */
+  async seen(slots: readonly (string | undefined)[]): Promise<void> {
+    const known = slots.filter((slot) => slot !== undefined);
+    if (known.length === 0) return;
+    await this.#catalog.run('write down what was seen', (db) =>
+      db
+        .updateTable('resources')
+        .set({ called_at: null })
+        .where('tenant', '=', this.#ref.tenant)
+        .where('cluster', '=', this.#ref.cluster)
+        .where('slot', 'in', known)
+        .execute(),
+    );
+  }
+
+  /**
+   * Have EKS asked again while it may not see what this operation has just made by EC2 or IAM, which it takes for a
+   * mistake of the caller's. Two minutes is what Terraform's provider gives a role to be seen.
+   *
+   * @throws FleetError `InfrastructureNotReady` while that may be so
+   */
+  async settling<T>(send: () => Promise<T>): Promise<T> {
+    try {
+      return await send();
+    } catch (error) {
+      if (!isUnseen(error)) throw error;
+      const { operation } = this.owner;
+      const since = Date.now() - Math.max(this.#graceMs, 120_000);
+      const rows = await this.#catalog.resources(this.#ref);
+      if (!rows.some((row) => row.operation === operation && (row.called_at?.getTime() ?? 0) > since)) throw error;
+      const message = `EKS does not see yet what was just made: ${messageOf(error)}`;
+      throw new FleetError('InfrastructureNotReady', message, { cause: error });
+    }
+  }
+
+  /** How often a thing of this slot was begun: `slot`, then `slot#2`, and so on. */
+  async tries(slot: string): Promise<number> {
     const rows = await this.#catalog.resources(this.#ref);
-    return rows.find((row) => kinds.includes(row.kind) && row.resource_id === null && this.#mayShowUp(row));
+    return rows.filter((row) => row.operation === this.owner.operation && row.slot.split('#')[0] === slot).length;
+  }
+
+  /** `kind id` of what was recorded of these kinds, whether or not it is still there. */
+  async recorded(kinds: readonly string[], onlyOwn: boolean): Promise<string[]> {
+    return (await this.#rowsOf(kinds))
+      .filter(({ operation, resource_id: id }) => id !== null && (!onlyOwn || operation === this.owner.operation))
+      .map(({ kind, resource_id: id }) => `${kind} ${id}`);
+  }
+
+  async #rowsOf(kinds: readonly string[]): Promise<ResourceRow[]> {
+    return (await this.#catalog.resources(this.#ref)).filter(({ kind }) => kinds.includes(kind));
   }
 
   #mayShowUp({ called_at: calledAt }: ResourceRow): boolean {

@@ -58,15 +58,16 @@ export function createAwsNetworkActivities(deps: ActivityDeps) {
     async awaitNetwork({ plan, network, ...ref }: ClusterRef & { plan: AwsPlan; network: NetworkIds }): Promise<void> {
       if (network.natGatewayIds.length === 0) return;
       const room = await open(ref, plan.region);
-      const { NatGateways = [] } = await room.aws.ec2.describeNatGateways({
-        NatGatewayIds: [...network.natGatewayIds],
-      });
-      for (const { NatGatewayId, State, FailureMessage } of NatGateways) {
+      const { NatGateways = [] } = await settled(network.natGatewayIds.join(', '), () =>
+        room.aws.ec2.describeNatGateways({ NatGatewayIds: [...network.natGatewayIds] }),
+      );
+      for (const { NatGatewayId, State, FailureCode, FailureMessage } of NatGateways) {
         if (State === 'available') continue;
         const failed = State === 'failed' || State === 'deleted' || State === 'deleting';
+        const why = [FailureCode, FailureMessage].filter((part) => part !== undefined && part !== '').join(': ');
         throw new FleetError(
           failed ? 'InfrastructureFailed' : 'InfrastructureNotReady',
-          `NAT gateway ${NatGatewayId} is ${State}${FailureMessage === undefined ? '' : `: ${FailureMessage}`}.`,
+          `NAT gateway ${NatGatewayId} is ${State}${why === '' ? '' : `: ${why}`}.${failed ? natRemedy(FailureCode) : ''}`,
         );
       }
       for (const [index, id] of network.natGatewayIds.entries()) {
@@ -160,7 +161,10 @@ async function ensureInternetGateway(room: Room, VpcId: string): Promise<string>
     ec2.describeInternetGateways({ InternetGatewayIds: [InternetGatewayId] }),
   );
   const attached = InternetGateways[0]?.Attachments?.some((attachment) => attachment.VpcId === VpcId) ?? false;
-  if (!attached) await unlessThere(() => ec2.attachInternetGateway({ InternetGatewayId, VpcId }));
+  const about = `${InternetGatewayId} and ${VpcId}`;
+  if (!attached) {
+    await unlessThere(() => settled(about, () => ec2.attachInternetGateway({ InternetGatewayId, VpcId })));
+  }
   return InternetGatewayId;
 }
 
@@ -185,7 +189,7 @@ async function ensureNatGateway(room: Room, zone: string, SubnetId: string, Allo
     ...thing,
     hasToken: true,
     create: async (tags, ClientToken) => {
-      const { NatGateway } = await settled(AllocationId, () =>
+      const { NatGateway } = await settled(`${SubnetId} and ${AllocationId}`, () =>
         ec2.createNatGateway({ SubnetId, AllocationId, ClientToken, TagSpecifications: thing.spec(tags) }),
       );
       return NatGateway?.NatGatewayId ?? '';
@@ -216,7 +220,11 @@ async function ensureRoute(room: Room, table: string, target: { GatewayId: strin
   const route = RouteTables[0]?.Routes?.find(({ DestinationCidrBlock }) => DestinationCidrBlock === '0.0.0.0/0');
   const wanted = 'GatewayId' in target ? target.GatewayId : target.NatGatewayId;
   if (route?.GatewayId === wanted || route?.NatGatewayId === wanted) return;
-  await unlessThere(() => ec2.createRoute({ RouteTableId: table, DestinationCidrBlock: '0.0.0.0/0', ...target }));
+  await unlessThere(() =>
+    settled(`${table} and ${wanted}`, () =>
+      ec2.createRoute({ RouteTableId: table, DestinationCidrBlock: '0.0.0.0/0', ...target }),
+    ),
+  );
 }
 
 async function ensureAssociation({ aws }: Room, RouteTableId: string, SubnetId: string): Promise<void> {
@@ -224,7 +232,9 @@ async function ensureAssociation({ aws }: Room, RouteTableId: string, SubnetId: 
     Filters: [{ Name: 'association.subnet-id', Values: [SubnetId] }],
   });
   if (RouteTables.some((table) => table.RouteTableId === RouteTableId)) return;
-  await unlessThere(() => settled(SubnetId, () => aws.ec2.associateRouteTable({ RouteTableId, SubnetId })));
+  await unlessThere(() =>
+    settled(`${RouteTableId} and ${SubnetId}`, () => aws.ec2.associateRouteTable({ RouteTableId, SubnetId })),
+  );
 }
 
 /** Backups and image layers go to S3 without passing, and paying, the NAT gateway. */
@@ -235,18 +245,27 @@ async function ensureS3Endpoint(room: Room, VpcId: string, tables: readonly stri
     ...thing,
     hasToken: true,
     create: async (tags, ClientToken) => {
-      const { VpcEndpoint } = await ec2.createVpcEndpoint({
-        VpcId,
-        VpcEndpointType: 'Gateway',
-        ServiceName: `com.amazonaws.${room.aws.region}.s3`,
-        RouteTableIds: [...tables],
-        ClientToken,
-        TagSpecifications: thing.spec(tags),
-      });
+      const { VpcEndpoint } = await settled(`${VpcId} and its route tables`, () =>
+        ec2.createVpcEndpoint({
+          VpcId,
+          VpcEndpointType: 'Gateway',
+          ServiceName: `com.amazonaws.${room.aws.region}.s3`,
+          RouteTableIds: [...tables],
+          ClientToken,
+          TagSpecifications: thing.spec(tags),
+        }),
+      );
       return VpcEndpoint?.VpcEndpointId ?? '';
     },
     remove: (id) => ec2.deleteVpcEndpoints({ VpcEndpointIds: [id] }),
   });
+}
+
+/** What to do about a gateway that could not be made. Codes: EC2 API Reference, NatGateway. */
+function natRemedy(code = ''): string {
+  if (code === 'InsufficientFreeAddressesInSubnet') return ' Ask for a larger "aws.cidr".';
+  if (code === 'InternalError') return ' AWS calls this a fault of its own: try again.';
+  return ' Try again; if it fails again, look for what else works on this VPC.';
 }
 
 /** EC2 may not know yet what it has just made. That is no reason to make it again. */

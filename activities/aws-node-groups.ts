@@ -3,12 +3,14 @@ import type { Nodegroup } from '@aws-sdk/client-eks';
 import type { Aws } from '../src/clients/aws/clients.ts';
 import { awsErrorName, isExisting, isInUse, isNotFound } from '../src/clients/aws/errors.ts';
 import { findEc2, tagList } from '../src/clients/aws/inventory.ts';
+import { issuesText, judge } from '../src/domain/aws-issues.ts';
 import { carries, eksNameOf, NODE_GROUP, type Tags } from '../src/domain/aws-names.ts';
 import type { AwsPlan, NetworkIds } from '../src/domain/aws-plan.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
 import type { RoleArns } from './aws-access.ts';
 import { Ledger } from './aws-ledger.ts';
+import { removing, type Removal } from './aws-removal.ts';
 import type { ActivityDeps } from './deps.ts';
 
 const KIND = 'eks-node-group';
@@ -31,60 +33,51 @@ export function createAwsNodeGroupActivities(deps: ActivityDeps) {
         name: nodegroupName,
         read: async () => (await describeGroup(aws, eksCluster, nodegroupName))?.tags ?? undefined,
         create: (tags, clientRequestToken) =>
-          aws.eks.createNodegroup({
-            clusterName: eksCluster,
-            nodegroupName,
-            clientRequestToken,
-            subnets: [...network.privateSubnetIds],
-            nodeRole: roles.node,
-            scalingConfig: { minSize: spec.nodeCount, maxSize: spec.nodeCount, desiredSize: spec.nodeCount },
-            instanceTypes: [spec.instanceType],
-            amiType: isArm(spec.instanceType) ? 'AL2023_ARM_64_STANDARD' : 'AL2023_x86_64_STANDARD',
-            launchTemplate: { id: template },
-            // One machine at a time: a peer has to be back before the next one goes.
-            updateConfig: { maxUnavailable: 1 },
-            labels: { ...spec.labels },
-            taints: spec.taints.map(({ key, value, effect }) => ({
-              key,
-              effect,
-              ...(value !== undefined && { value }),
-            })),
-            tags: { ...tags },
-          }),
+          ledger.settling(() =>
+            aws.eks.createNodegroup({
+              clusterName: eksCluster,
+              nodegroupName,
+              clientRequestToken,
+              subnets: [...network.privateSubnetIds],
+              nodeRole: roles.node,
+              scalingConfig: { minSize: spec.nodeCount, maxSize: spec.nodeCount, desiredSize: spec.nodeCount },
+              instanceTypes: [spec.instanceType],
+              amiType: isArm(spec.instanceType) ? 'AL2023_ARM_64_STANDARD' : 'AL2023_x86_64_STANDARD',
+              launchTemplate: { id: template },
+              // One machine at a time: a peer has to be back before the next one goes.
+              updateConfig: { maxUnavailable: 1 },
+              labels: { ...spec.labels },
+              taints: spec.taints.map(({ key, value, effect }) => ({
+                key,
+                effect,
+                ...(value !== undefined && { value }),
+              })),
+              tags: { ...tags },
+            }),
+          ),
       });
     },
 
     /**
-     * @throws FleetError `InfrastructureNotReady` until the machines are there, `CapacityUnavailable` or
-     *   `InfrastructureFailed` when they cannot be, with what EKS says about it
+     * @throws FleetError `InfrastructureNotReady` until the machines are there, `CapacityUnavailable`,
+     *   `QuotaReached` or `InfrastructureFailed` when they cannot be, with what EKS says about it
      */
     async awaitNodeGroups(input: ClusterRef & { plan: AwsPlan; eksCluster: string }): Promise<{ machines: number }> {
       const { plan, eksCluster, ...ref } = input;
       const { spec } = plan;
       const aws = await deps.aws.of(plan.region);
       const group = await describeGroup(aws, eksCluster, groupName(ref, eksCluster));
-      const issues = (group?.health?.issues ?? []).map(({ code, message }) => `${code}: ${message}`).join('; ');
       const about = `Node group of "${eksCluster}" (${spec.nodeCount} x ${spec.instanceType})`;
       if (group?.status === 'ACTIVE') return { machines: group.scalingConfig?.desiredSize ?? spec.nodeCount };
-      if (group?.status === 'CREATE_FAILED' || group?.status === 'DEGRADED') {
-        if (
-          /InsufficientInstanceCapacity|InsufficientFreeAddresses|UnsupportedAvailabilityZone|capacity/i.test(issues)
-        ) {
-          const zones = plan.zones.map(({ name }) => name).join(', ');
-          throw new FleetError(
-            'CapacityUnavailable',
-            `${about} could not start in ${zones}: ${issues}. Choose another "aws.instanceType" or other "aws.availabilityZones".`,
-          );
-        }
-        throw new FleetError(
-          'InfrastructureFailed',
-          `${about} is ${group.status}: ${issues || 'EKS names no reason'}.`,
-        );
+      const issues = group?.health?.issues ?? [];
+      const said = issues.length === 0 ? '' : `: ${issuesText(issues)}`;
+      if (/^(?:CREATE_FAILED|DEGRADED|DELETING|DELETE_FAILED)$/.test(group?.status ?? '')) {
+        const { code, remedy } = judge(issues);
+        const zones = plan.zones.length === 0 ? '' : ` in ${plan.zones.map(({ name }) => name).join(', ')}`;
+        const reason = said === '' ? ': EKS names no reason' : said;
+        throw new FleetError(code, `${about} is ${group?.status}${zones}${reason}. ${remedy}`);
       }
-      throw new FleetError(
-        'InfrastructureNotReady',
-        `${about} is ${group?.status ?? 'not listed yet'}${issues === '' ? '' : `: ${issues}`}.`,
-      );
+      throw new FleetError('InfrastructureNotReady', `${about} is ${group?.status ?? 'not listed yet'}${said}.`);
     },
 
     /**
@@ -100,19 +93,26 @@ export function createAwsNodeGroupActivities(deps: ActivityDeps) {
       const onlyOwn = input.onlyOwn === true;
       const scope = ledger.scope(onlyOwn);
       const eksCluster = input.eksCluster ?? eksNameOf(input);
-      await deleteGroup(aws, scope, eksCluster, groupName(input, eksCluster));
-      const pending = await ledger.unsettled([KIND, TEMPLATE]);
-      if (pending !== undefined && pending.kind === KIND) {
-        throw new FleetError(
-          'InfrastructureNotReady',
-          `Node group of "${eksCluster}" may still appear; looking for it.`,
-        );
-      }
-      for (const { id } of await findEc2(aws, TEMPLATE, scope)) {
-        await aws.ec2.deleteLaunchTemplate({ LaunchTemplateId: id });
-      }
-      await deleteVolumes(aws, scope);
-      if (pending !== undefined) {
+      await removing(ledger, [KIND, TEMPLATE], onlyOwn, async (removal) => {
+        const left = [...(await deleteGroup(aws, ledger, scope, eksCluster, groupName(input, eksCluster), removal))];
+        // A launch template and volumes cannot go before the machines, which may still appear.
+        const pending = await ledger.unsettled([KIND]);
+        if (pending !== undefined) {
+          throw new FleetError('InfrastructureNotReady', `Node group of "${eksCluster}" may still appear.`);
+        }
+        const templates = await findEc2(aws, TEMPLATE, scope);
+        await ledger.seen(templates.map(({ slot }) => slot));
+        for (const { id } of templates) {
+          await removal.attempt(`Launch template ${id}`, () => aws.ec2.deleteLaunchTemplate({ LaunchTemplateId: id }));
+        }
+        await deleteVolumes(aws, scope, removal);
+        if (removal.refusals.length === 0) return [];
+        for (const kind of [TEMPLATE, 'volume'] as const) {
+          left.push(...(await findEc2(aws, kind, scope)).map(({ id }) => `${kind} ${id}`));
+        }
+        return left;
+      });
+      if ((await ledger.unsettled([TEMPLATE])) !== undefined) {
         throw new FleetError('InfrastructureNotReady', `A launch template may still appear; looking for it.`);
       }
       await ledger.forgetKinds([KIND, TEMPLATE], onlyOwn);
@@ -161,33 +161,53 @@ async function ensureLaunchTemplate({ ec2, ...aws }: Aws, ledger: Ledger, volume
   });
 }
 
-async function deleteGroup(aws: Aws, scope: Tags, clusterName: string, nodegroupName: string): Promise<void> {
+/** @returns what AWS refused to remove @throws FleetError while it is on its way, or keeps failing */
+async function deleteGroup(
+  aws: Aws,
+  ledger: Ledger,
+  scope: Tags,
+  clusterName: string,
+  nodegroupName: string,
+  removal: Removal,
+): Promise<readonly string[]> {
   const found = await describeGroup(aws, clusterName, nodegroupName);
-  if (found === undefined || !carries(found.tags ?? {}, scope)) return;
+  if (found === undefined || !carries(found.tags ?? {}, scope)) return [];
+  const about = `Node group "${nodegroupName}" of "${clusterName}"`;
+  await ledger.seen([`node-group/${NODE_GROUP}`]);
+  // Asking again is how a deletion that failed is tried again.
   if (found.status !== 'DELETING') {
     try {
       await aws.eks.deleteNodegroup({ clusterName, nodegroupName });
     } catch (error) {
       // While it is being made; EKS takes the request later.
-      if (!isExisting(error) && !isNotFound(error) && awsErrorName(error) !== 'InvalidRequestException') throw error;
+      if (!isExisting(error) && !isNotFound(error) && awsErrorName(error) !== 'InvalidRequestException') {
+        removal.refuse(error, `${about} could not be removed. `);
+        return [`${KIND} ${clusterName}/${nodegroupName}`];
+      }
     }
   }
   const left = await describeGroup(aws, clusterName, nodegroupName);
-  if (left !== undefined) {
-    throw new FleetError('InfrastructureNotReady', `Node group of "${clusterName}" is ${left.status}.`);
+  if (left === undefined) return [];
+  const issues = left.health?.issues?.length ? left.health.issues : (found.health?.issues ?? []);
+  if (found.status === 'DELETE_FAILED' || left.status === 'DELETE_FAILED') {
+    const said = issues.length === 0 ? 'EKS names no reason' : issuesText(issues);
+    const message = `${about} could not be removed: ${said}. ${judge(issues).remedy} It is tried again.`;
+    throw new FleetError('InfrastructureBlocked', message);
   }
+  throw new FleetError('InfrastructureNotReady', `${about} is ${left.status}.`);
 }
 
-async function deleteVolumes(aws: Aws, scope: Tags): Promise<void> {
+async function deleteVolumes(aws: Aws, scope: Tags, removal: Removal): Promise<void> {
   const busy: string[] = [];
   for (const { id } of await findEc2(aws, 'volume', scope)) {
-    try {
-      await aws.ec2.deleteVolume({ VolumeId: id });
-    } catch (error) {
-      if (isNotFound(error)) continue;
-      if (!isInUse(error) && !/VolumeInUse|IncorrectState/.test(awsErrorName(error))) throw error;
-      busy.push(id);
-    }
+    await removal.attempt(`Volume ${id}`, async () => {
+      try {
+        await aws.ec2.deleteVolume({ VolumeId: id });
+      } catch (error) {
+        if (!isInUse(error) && awsErrorName(error) !== 'IncorrectState') throw error;
+        busy.push(id);
+      }
+    });
   }
   if (busy.length > 0) {
     throw new FleetError('InfrastructureBlocked', `Volumes ${busy.join(', ')} are still attached to a machine.`);

@@ -68,6 +68,9 @@ export function workerPolicy(partition = 'aws', boundary?: string): PolicyDocume
       allow('RemoveGroupsOfEks', ['ec2:DeleteSecurityGroup'], ec2(['security-group']), {
         Null: { 'aws:ResourceTag/aws:eks:cluster-name': 'false' },
       }),
+      allow('RemoveGroupsOfLoadBalancers', ['ec2:DeleteSecurityGroup'], ec2(['security-group']), {
+        Null: { 'aws:ResourceTag/elbv2.k8s.aws/cluster': 'false' },
+      }),
       allow('RemoveInterfacesOfEks', ['ec2:DeleteNetworkInterface'], ec2(['network-interface']), {
         Null: { 'aws:ResourceTag/cluster.k8s.amazonaws.com/name': 'false' },
       }),
@@ -183,7 +186,9 @@ const EKS_USE = [
   'eks:DeleteNodegroup',
   'eks:UpdateNodegroupConfig',
   'eks:DescribeUpdate',
+  'eks:ListNodegroups',
   'eks:DescribeAddon',
+  'eks:DeleteAddon',
   'eks:DescribeAccessEntry',
   'eks:ListAccessEntries',
   'eks:AssociateAccessPolicy',

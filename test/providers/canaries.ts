@@ -32,11 +32,17 @@ export async function releaseCanaries(aws: Aws, owner: Owner, operationCounts: b
     const { Vpc } = await ec2.createVpc({ CidrBlock: '10.9.0.0/16', ...spec('vpc', 'vpc') });
     const VpcId = Vpc?.VpcId;
     const zone = { AvailabilityZone: 'us-east-1a' };
-    await ec2.createSubnet({
+    const { Subnet: tagged } = await ec2.createSubnet({
       VpcId,
       CidrBlock: '10.9.1.0/24',
       ...zone,
       ...spec('subnet', 'subnet/private/us-east-1a'),
+    });
+    // A cluster needs a second one, in another zone.
+    const { Subnet: second } = await ec2.createSubnet({
+      VpcId,
+      CidrBlock: '10.9.2.0/24',
+      AvailabilityZone: 'us-east-1b',
     });
     await ec2.createInternetGateway(spec('internet-gateway', 'internet-gateway'));
     await ec2.allocateAddress({ Domain: 'vpc', ...spec('elastic-ip', 'nat-address/us-east-1a') });
@@ -57,10 +63,10 @@ export async function releaseCanaries(aws: Aws, owner: Owner, operationCounts: b
     await eks.createCluster({
       name: `${eksNameOf(owner)}-${index}`,
       roleArn: 'arn:aws:iam::123456789012:role/canary',
-      resourcesVpcConfig: { subnetIds: [] },
+      resourcesVpcConfig: { subnetIds: [tagged?.SubnetId ?? '', second?.SubnetId ?? ''] },
       tags: { ...tags },
     });
-    count += 9;
+    count += 10;
   }
   return count;
 }

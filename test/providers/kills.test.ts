@@ -99,6 +99,7 @@ describe.each(ALL ? EMULATORS : (['ministack'] as const))('on %s', (name) => {
       );
       expect(['made', 'CloudDenied']).toContain(outcome);
       if (outcome === 'CloudDenied') refused += 1;
+      else console.log('MADE', at, points[at]);
       account.interference = {};
       await site.remove({ onlyOwn: true });
       expect(await account.inventory(), `after ${points[at]}`).toEqual(before);

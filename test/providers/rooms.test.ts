@@ -1,5 +1,6 @@
 /** All rooms over both emulators: made, and taken down to the last resource; and which calls each of them proves. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { PERMISSIONS } from '../../src/clients/aws/errors.ts';
 import { workerPolicy } from '../../src/domain/aws-worker-policy.ts';
 import { EMULATORS, startAwsEmulators, type AwsEmulators } from '../../src/local/aws/emulators.ts';
 import { Account, Site } from './support.ts';
@@ -62,14 +63,5 @@ test('docs/aws-operations.md tells which emulator proves which call (vitest -u w
 test('the policy of the worker allows every one of them', () => {
   const allowed = new Set(workerPolicy().Statement.flatMap(({ Action }) => [Action].flat()));
   const called = new Set([...proven.values()].flatMap((calls) => [...calls]));
-  expect([...called].map((call) => IAM_NAMES[call] ?? call).filter((call) => !allowed.has(call))).toEqual([]);
+  expect([...called].map((call) => PERMISSIONS[call] ?? call).filter((call) => !allowed.has(call))).toEqual([]);
 });
-
-/** Where IAM calls an action otherwise than the API does (Service Authorization Reference, Amazon S3). */
-const IAM_NAMES: Readonly<Record<string, string>> = {
-  's3:PutPublicAccessBlock': 's3:PutBucketPublicAccessBlock',
-  's3:PutBucketEncryption': 's3:PutEncryptionConfiguration',
-  's3:PutObjectLockConfiguration': 's3:PutBucketObjectLockConfiguration',
-  's3:PutBucketLifecycleConfiguration': 's3:PutLifecycleConfiguration',
-  's3:ListObjectVersions': 's3:ListBucketVersions',
-};

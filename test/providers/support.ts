@@ -1,5 +1,6 @@
 /** AWS' rooms over an emulator: activities as a workflow would call them, and a look at everything that an account has. */
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Activities } from '../../activities/index.ts';
 import type { RoleArns } from '../../activities/aws-access.ts';
 import { AwsClients, type Aws, type AwsCall } from '../../src/clients/aws/clients.ts';
@@ -16,7 +17,9 @@ import { Parts } from '../activities/support.ts';
 export const REGION = 'us-east-1';
 
 /** What an emulator does not have, and so cannot show. */
-export const MISSING: Readonly<Record<EmulatorName, ReadonlySet<string>>> = {
+export const MISSING: Readonly<Record<EmulatorName | 'both', ReadonlySet<string>>> = {
+  // EKS of the one, everything else of the other, behind the proxy.
+  both: new Set(),
   // No add-ons, access entries, Pod Identity; any client token is ignored.
   moto: new Set(['add-ons', 'access entries', 'pod identity']),
   // No offerings of instance types; any CIDR and any role is taken.
@@ -40,8 +43,15 @@ export class Account {
   /** Every call that was answered. */
   readonly calls: AwsCall[] = [];
   interference: Interference = {};
+  readonly #config: { FLEET_AWS_CONSISTENCY_SECONDS: number };
 
-  private constructor(parts: Parts, clients: AwsClients, calls: AwsCall[]) {
+  private constructor(
+    parts: Parts,
+    clients: AwsClients,
+    calls: AwsCall[],
+    config: { FLEET_AWS_CONSISTENCY_SECONDS: number },
+  ) {
+    this.#config = config;
     this.parts = parts;
     this.clients = clients;
     this.calls = calls;
@@ -55,16 +65,25 @@ export class Account {
     const interfering = new Interfering(clients, () => account?.interference ?? {});
     const config = { ...loadConfig(inject('localEnv')), FLEET_AWS_CONSISTENCY_SECONDS: graceSeconds };
     const parts = await Parts.open({ aws: interfering as unknown as AwsClients, config });
-    account = new Account(parts, clients, calls);
+    account = new Account(parts, clients, calls, config);
     return account;
+  }
+
+  /** How long what was made may stay unseen. */
+  set graceSeconds(seconds: number) {
+    this.#config.FLEET_AWS_CONSISTENCY_SECONDS = seconds;
   }
 
   aws(region = REGION): Promise<Aws> {
     return this.clients.of(region);
   }
 
-  /** Everything in the account that a cluster could have left, as `kind id`. */
-  async inventory(): Promise<string[]> {
+  /**
+   * Everything in the account that a cluster could have left, as `kind id`.
+   *
+   * @param inside also what AWS itself puts into a network; moto alone does not take that away again
+   */
+  async inventory({ inside = false } = {}): Promise<string[]> {
     const { ec2, eks, iam, s3 } = await this.aws();
     const all: string[] = [];
     const add = (kind: string, ids: readonly (string | undefined)[]) => all.push(...ids.map((id) => `${kind} ${id}`));
@@ -125,6 +144,16 @@ export class Account {
     add(
       'bucket',
       ((await s3.listBuckets({})).Buckets ?? []).map(({ Name }) => Name),
+    );
+    if (!inside) return all.sort();
+    add(
+      'eni',
+      ((await ec2.describeNetworkInterfaces({})).NetworkInterfaces ?? []).map((one) => one.NetworkInterfaceId),
+    );
+    const { SecurityGroups = [] } = await ec2.describeSecurityGroups({});
+    add(
+      'sg',
+      SecurityGroups.filter(({ GroupName }) => GroupName !== 'default').map(({ GroupId }) => GroupId),
     );
     return all.sort();
   }
@@ -214,12 +243,19 @@ export class Site {
   /** Attempts that an activity needed. */
   attempts = 0;
 
+  /** What went wrong and was tried again. */
+  readonly failures: Error[] = [];
+  /** Attempts after which an activity is given up, as its time would be over. */
+  patience = 60;
+  /** Milliseconds until the second attempt; later ones wait longer. */
+  pauseMs = 0;
+
   /** Do everything again although it succeeded. */
   twice = false;
 
   constructor(
     account: Account,
-    emulator: EmulatorName,
+    emulator: EmulatorName | 'both',
     operation = `provision-${randomBytes(4).toString('hex')}`,
     ref?: { tenant: string; cluster: string },
   ) {
@@ -240,7 +276,10 @@ export class Site {
         return result;
       } catch (error) {
         const again = error instanceof Killed || (FleetError.is(error) && isRetryable(error.code));
-        if (!again || attempt >= 60) throw error;
+        if (!again || attempt >= this.patience) throw error;
+        this.failures.push(error);
+        // As Temporal backs off, in quick motion.
+        if (this.pauseMs > 0) await sleep(Math.min(this.pauseMs * 1.5 ** attempt, 10 * this.pauseMs));
       }
     }
   }

@@ -25,7 +25,15 @@ export const AWS_REMOVAL_STEPS = {
 } as const;
 
 /** Seconds that EKS and EC2 may take, with much to spare: a control plane takes about ten minutes. */
-const SECONDS = { settle: 900, network: 900, controlPlane: 2700, machines: 2700, removal: 3600, drain: 300 } as const;
+const SECONDS = {
+  settle: 900,
+  network: 900,
+  controlPlane: 2700,
+  machines: 2700,
+  removal: 3600,
+  drain: 300,
+  stuck: 120,
+} as const;
 
 /**
  * Make what the request asks for and does not leave to others. Each room's removal is registered before the room is
@@ -36,6 +44,20 @@ export async function provisionAws(operation: Operation, ref: ClusterRef, spec: 
   const { create, region } = spec;
   const eks = { ...(spec.eksCluster !== undefined && { eksCluster: spec.eksCluster }) };
   const own = { ...ref, region, onlyOwn: true };
+  /**
+   * Register the removal of a room. After one that failed for good the rooms below it will hardly go, since it stands
+   * on them: they are tried, but not waited for by the hour.
+   */
+  let stuck = false;
+  const undo = (what: string, run: (seconds: number) => Promise<unknown>) =>
+    saga.add(`${what} of ${ref.tenant}/${ref.cluster} in ${region}`, async () => {
+      try {
+        await run(stuck ? SECONDS.stuck : SECONDS.removal);
+      } catch (error) {
+        stuck = true;
+        throw error;
+      }
+    });
 
   const plan = await operation.step(
     AWS_STEPS.plan,
@@ -46,16 +68,18 @@ export async function provisionAws(operation: Operation, ref: ClusterRef, spec: 
     },
   );
 
-  saga.add(`roles and access of ${ref.tenant}/${ref.cluster} in ${region}`, () =>
-    control.deleteAccess.executeWithOptions(patient(SECONDS.settle, 'Remove the roles'), [{ ...own, ...eks }]),
+  undo('roles and access', (seconds) =>
+    control.deleteAccess.executeWithOptions(patient(Math.min(seconds, SECONDS.settle), 'Remove the roles'), [
+      { ...own, ...eks },
+    ]),
   );
   const roles = await operation.step(AWS_STEPS.roles, () =>
     control.ensureRoles.executeWithOptions(patient(SECONDS.settle, `IAM roles in ${plan.account}`), [{ ...ref, plan }]),
   );
 
   if (create.network) {
-    saga.add(`network of ${ref.tenant}/${ref.cluster} in ${region}`, () =>
-      control.deleteNetwork.executeWithOptions(patient(SECONDS.removal, 'Remove the network'), [own]),
+    undo('network', (seconds) =>
+      control.deleteNetwork.executeWithOptions(patient(seconds, 'Remove the network'), [own]),
     );
   }
   const network = await operation.step(
@@ -69,8 +93,8 @@ export async function provisionAws(operation: Operation, ref: ClusterRef, spec: 
   );
 
   if (create.controlPlane) {
-    saga.add(`EKS cluster of ${ref.tenant}/${ref.cluster} in ${region}`, () =>
-      control.deleteControlPlane.executeWithOptions(patient(SECONDS.removal, 'Remove the EKS cluster'), [own]),
+    undo('EKS cluster', (seconds) =>
+      control.deleteControlPlane.executeWithOptions(patient(seconds, 'Remove the EKS cluster'), [own]),
     );
   }
   const { eksCluster } = await operation.step(
@@ -97,10 +121,8 @@ export async function provisionAws(operation: Operation, ref: ClusterRef, spec: 
   );
 
   if (create.nodeGroups) {
-    saga.add(`machines of ${ref.tenant}/${ref.cluster} in ${region}`, () =>
-      control.deleteNodeGroups.executeWithOptions(patient(SECONDS.removal, 'Remove the machines'), [
-        { ...own, ...eks },
-      ]),
+    undo('machines', (seconds) =>
+      control.deleteNodeGroups.executeWithOptions(patient(seconds, 'Remove the machines'), [{ ...own, ...eks }]),
     );
   }
   await operation.step(AWS_STEPS.machines, async () => {

@@ -18,6 +18,8 @@ export interface AwsCall {
 export interface AwsOptions {
   /** Address of another AWS than Amazon's, for all services. */
   readonly endpoint?: string;
+  /** How long an answer may take; default 60,000 ms. */
+  readonly timeoutMs?: number;
   readonly onCall?: (call: AwsCall) => void;
 }
 
@@ -37,7 +39,8 @@ export interface Aws {
  *
  * 1. Reads are repeated by the SDK. Changes are sent once: a change without a client token whose answer was lost may
  *    have happened, and only the activity knows how to look. Temporal repeats the activity.
- * 2. The packages are loaded when AWS is first used: most fleets never do, and EC2's alone is large.
+ * 2. A call without an answer is given up after a minute, and counts as one whose answer was lost.
+ * 3. The packages are loaded when AWS is first used: most fleets never do, and EC2's alone is large.
  */
 export class AwsClients {
   readonly #options: AwsOptions;
@@ -68,8 +71,9 @@ export class AwsClients {
       import('@aws-sdk/client-s3'),
       import('@aws-sdk/client-sts'),
     ]);
-    const { endpoint } = this.#options;
-    const base = { region, ...(endpoint !== undefined && { endpoint, forcePathStyle: true }) };
+    const { endpoint, timeoutMs = 60_000 } = this.#options;
+    const requestHandler = { connectionTimeout: 10_000, requestTimeout: timeoutMs, throwOnRequestTimeout: true };
+    const base = { region, requestHandler, ...(endpoint !== undefined && { endpoint, forcePathStyle: true }) };
     const pair = <C extends object>(
       service: string,
       Client: new (settings: typeof base & { maxAttempts: number }) => C,

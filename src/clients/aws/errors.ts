@@ -1,36 +1,22 @@
 /** AWS' errors, mapped once: which quota, which permission, which zone. */
+import { quotaAdvice } from '../../domain/aws-quotas.ts';
 import { FleetError, messageOf } from '../../domain/errors.ts';
 
-/** Service Quotas by the error that their exhaustion answers with: name, service, code. */
-const QUOTAS: Readonly<Record<string, readonly [name: string, service: string, code: string]>> = {
-  VpcLimitExceeded: ['VPCs per Region', 'vpc', 'L-F678F1CE'],
-  SubnetLimitExceeded: ['Subnets per VPC', 'vpc', 'L-407747CB'],
-  InternetGatewayLimitExceeded: ['Internet gateways per Region', 'vpc', 'L-A4707A72'],
-  NatGatewayLimitExceeded: ['NAT gateways per Availability Zone', 'vpc', 'L-FE5A380F'],
-  RouteTableLimitExceeded: ['Route tables per VPC', 'vpc', 'L-589F43AA'],
-  VpcEndpointLimitExceeded: ['Gateway VPC endpoints per Region', 'vpc', 'L-1B52E74A'],
-  AddressLimitExceeded: ['EC2-VPC Elastic IPs', 'ec2', 'L-0263D0A3'],
-  VcpuLimitExceeded: ['Running On-Demand Standard instances (vCPUs)', 'ec2', 'L-1216C47A'],
-  'eks:CreateCluster': ['Clusters', 'eks', 'L-1194D53C'],
-  'eks:CreateNodegroup': ['Managed node groups per cluster', 'eks', 'L-6D54EA21'],
-  'iam:CreateRole': ['Roles per account', 'iam', 'L-FE177D64'],
-  TooManyBuckets: ['General purpose buckets', 's3', 'L-DC2B2D3D'],
-};
-
 const QUOTA_ERRORS = /LimitExceeded(?:Exception|Fault)?$|^TooManyBuckets$/;
-const DENIED = /^(?:AccessDenied|UnauthorizedOperation|AuthFailure|NotAuthorized)|^Forbidden$/;
+const DENIED = /^(?:AccessDenied|UnauthorizedOperation|NotAuthorized)|^Forbidden$/;
+/** Also what a region answers that the account has not been opened for. */
 const CREDENTIALS =
-  /^(?:ExpiredToken|InvalidClientTokenId|UnrecognizedClient|CredentialsProviderError|SignatureDoesNotMatch)/;
+  /^(?:ExpiredToken|InvalidClientTokenId|UnrecognizedClient|CredentialsProviderError|SignatureDoesNotMatch|AuthFailure|OptInRequired)/;
 const THROTTLED = /^(?:Throttling|ThrottledException|RequestLimitExceeded|TooManyRequests|SlowDown|RequestThrottled)/;
 const CAPACITY =
-  /^(?:InsufficientInstanceCapacity|InsufficientHostCapacity|UnsupportedAvailabilityZone|InsufficientFreeAddresses)/;
+  /^(?:InsufficientInstanceCapacity|InsufficientHostCapacity|InsufficientAddressCapacity|UnsupportedAvailabilityZone|InsufficientFreeAddresses)/;
 /** Passes with time: AWS' own words for "an earlier change has not settled yet". */
 const UNSETTLED =
   /^(?:ConcurrentModification|OperationAborted|IncorrectState$|ServiceUnavailable|InternalError|InternalFailure|RequestTimeout)/;
 const NOT_FOUND =
   /NotFound(?:Exception)?$|^NoSuch(?:Entity|Bucket|LifecycleConfiguration|TagSet)|\.NotFound$|^NotFound$/;
 const EXISTS =
-  /^(?:EntityAlreadyExists|ResourceInUse|ResourceAlreadyAssociated|Resource\.AlreadyAssociated|RouteAlreadyExists|BucketAlreadyOwnedByYou|BucketAlreadyExists|InvalidLaunchTemplateName\.AlreadyExists)|\.AlreadyExists/;
+  /^(?:EntityAlreadyExists|ResourceInUse|ResourceAlreadyAssociated|Resource\.AlreadyAssociated|RouteAlreadyExists|BucketAlreadyOwnedByYou|BucketAlreadyExists|InvalidLaunchTemplateName\.AlreadyExists|InvalidSubnet\.Conflict)|\.AlreadyExists/;
 
 /** AWS' name of an error, such as `InvalidVpcID.NotFound`. */
 export function awsErrorName(error: unknown): string {
@@ -58,8 +44,16 @@ export function isRefusal(error: unknown): boolean {
 
 /** A resource cannot go because another one uses it. */
 export function isInUse(error: unknown): boolean {
-  return /^(?:DependencyViolation|DeleteConflict|ResourceInUse|BucketNotEmpty|InvalidIPAddress\.InUse)/.test(
+  return /^(?:DependencyViolation|DeleteConflict|ResourceInUse|BucketNotEmpty|InvalidIPAddress\.InUse|InvalidNetworkInterface\.InUse|InvalidGroup\.InUse|VolumeInUse)/.test(
     awsErrorName(error),
+  );
+}
+
+/** EKS does not see yet what EC2 or IAM have just made, and takes it for a mistake of the caller's. */
+export function isUnseen(error: unknown): boolean {
+  return (
+    /^(?:InvalidParameter|InvalidRequest|Client|ResourceNotFound)Exception$/.test(awsErrorName(error)) &&
+    /do(?:es)?(?: no|n')t exist|not found|could not be assumed|role params|Managed Policies/i.test(messageOf(error))
   );
 }
 
@@ -74,10 +68,15 @@ export function mapAwsError(error: unknown, action: string): FleetError {
   if (DENIED.test(name)) {
     return as(
       'CloudDenied',
-      `${answer} The role that the worker runs as lacks the permission ${action}; docs/iam has its whole policy.`,
+      `${answer} The role that the worker runs as lacks the permission ${permissionOf(error, action)}; docs/iam has its whole policy.`,
     );
   }
-  if (CREDENTIALS.test(name)) return as('CloudDenied', `${answer} Check the worker's AWS credentials.`);
+  if (CREDENTIALS.test(name)) {
+    return as(
+      'CloudDenied',
+      `${answer} Check the worker's AWS credentials, and whether the account has been opened for the region.`,
+    );
+  }
   if (THROTTLED.test(name) || status === 429) return as('CloudUnavailable');
   if (QUOTA_ERRORS.test(name)) return as('QuotaReached', `${answer} ${quotaAdvice(name, action)}`);
   if (CAPACITY.test(name))
@@ -91,12 +90,19 @@ export function mapAwsError(error: unknown, action: string): FleetError {
   return as('CloudRejected');
 }
 
-function quotaAdvice(name: string, action: string): string {
-  const quota = QUOTAS[name] ?? QUOTAS[action];
-  if (quota === undefined)
-    return 'A quota of the account is reached; Service Quotas shows which, and takes requests to raise it.';
-  const [title, service, code] = quota;
-  return `The quota "${title}" is reached. Remove what is not needed, or raise it: aws service-quotas request-service-quota-increase --service-code ${service} --quota-code ${code} --desired-value <n>.`;
+/** Where IAM calls an action otherwise than the API does (Service Authorization Reference, Amazon S3). */
+export const PERMISSIONS: Readonly<Record<string, string>> = {
+  's3:PutPublicAccessBlock': 's3:PutBucketPublicAccessBlock',
+  's3:PutBucketEncryption': 's3:PutEncryptionConfiguration',
+  's3:PutObjectLockConfiguration': 's3:PutBucketObjectLockConfiguration',
+  's3:PutBucketLifecycleConfiguration': 's3:PutLifecycleConfiguration',
+  's3:ListObjectVersions': 's3:ListBucketVersions',
+};
+
+/** The permission that a refusal is about: the call's own, or one that the call needs besides, such as iam:PassRole. */
+function permissionOf(error: unknown, action: string): string {
+  const [, told] = /not authorized to perform:? ([a-z0-9-]+:\w+)/.exec(messageOf(error)) ?? [];
+  return told ?? PERMISSIONS[action] ?? action;
 }
 
 /** Without the encoded context of a refusal, which is long and of use to nobody here, and without line breaks. */

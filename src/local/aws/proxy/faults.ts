@@ -28,6 +28,8 @@ export interface FaultRule extends CallFilter {
   readonly skip?: number;
   /** Matching calls that are harmed then; default 1. */
   readonly times?: number;
+  /** Count each different request by itself: with the defaults, all that match are harmed once and pass when repeated. */
+  readonly perRequest?: boolean;
 }
 
 /** Thrown to have the client's connection reset. */
@@ -84,10 +86,11 @@ export const awsErrors = {
 } as const;
 
 export class Faults implements Layer {
-  readonly #rules: { rule: FaultRule; seen: number }[] = [];
+  /** Calls that matched, by request where a rule counts them so. */
+  readonly #rules: { rule: FaultRule; seen: Map<string, number> }[] = [];
 
   add(...rules: readonly FaultRule[]): void {
-    this.#rules.push(...rules.map((rule) => ({ rule, seen: 0 })));
+    this.#rules.push(...rules.map((rule) => ({ rule, seen: new Map<string, number>() })));
   }
 
   clear(): void {
@@ -116,11 +119,15 @@ export class Faults implements Layer {
   }
 
   #match(call: AwsCall): Fault | undefined {
-    for (const entry of this.#rules) {
-      if (!matches(entry.rule, call)) continue;
-      entry.seen += 1;
-      const { skip = 0, times = 1, fault } = entry.rule;
-      if (entry.seen > skip && entry.seen <= skip + times) return fault;
+    for (const { rule, seen } of this.#rules) {
+      if (!matches(rule, call)) continue;
+      const { skip = 0, times = 1, perRequest = false, fault } = rule;
+      const counted = perRequest
+        ? `${call.service}:${call.operation} ${JSON.stringify(call.params)} ${call.resource}`
+        : '';
+      const count = (seen.get(counted) ?? 0) + 1;
+      seen.set(counted, count);
+      if (count > skip && count <= skip + times) return fault;
     }
     return undefined;
   }
