@@ -30,7 +30,7 @@ export function createAwsNodeGroupActivities(deps: ActivityDeps) {
       await ledger.obtainNamed({
         slot: `node-group/${NODE_GROUP}`,
         kind: KIND,
-        name: nodegroupName,
+        name: `${eksCluster}/${nodegroupName}`,
         read: async () => (await describeGroup(aws, eksCluster, nodegroupName))?.tags ?? undefined,
         create: (tags, clientRequestToken) =>
           ledger.settling(() =>

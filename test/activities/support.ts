@@ -57,8 +57,8 @@ export class Parts {
   }
 
   /** Run something as an activity of a workflow. */
-  as<T>(workflowId: string, run: (activities: Activities) => Promise<T>, attempt = 1): Promise<T> {
-    return environment(workflowId, attempt).run(() => run(this.activities));
+  as<T>(workflowId: string, run: (activities: Activities) => Promise<T>, attempt = 1, runId?: string): Promise<T> {
+    return environment(workflowId, attempt, runId).run(() => run(this.activities));
   }
 
   async close(): Promise<void> {
@@ -67,9 +67,9 @@ export class Parts {
   }
 }
 
-export function environment(workflowId: string, attempt = 1): MockActivityEnvironment {
+export function environment(workflowId: string, attempt = 1, runId = `run-of-${workflowId}`): MockActivityEnvironment {
   return new MockActivityEnvironment(
-    { attempt, workflowExecution: { workflowId, runId: `run-of-${workflowId}` } },
+    { attempt, workflowExecution: { workflowId, runId } },
     { logger: new DefaultLogger('ERROR', () => undefined) },
   );
 }

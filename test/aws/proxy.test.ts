@@ -381,7 +381,7 @@ describe('faults', () => {
     ['eks', awsErrors.resourceLimit, 'ResourceLimitExceededException'],
     ['ec2', awsErrors.throttling('ec2'), 'RequestLimitExceeded'],
     ['ec2', awsErrors.internal('ec2'), 'InternalError'],
-    ['ec2', awsErrors.vpcLimit, 'VpcLimitExceeded'],
+    ['ec2', awsErrors.ec2Limit('Vpc'), 'VpcLimitExceeded'],
     ['ec2', awsErrors.accessDenied('ec2', 'DescribeVpcs'), 'UnauthorizedOperation'],
     ['iam', awsErrors.throttling('iam'), 'Throttling'],
     ['iam', awsErrors.accessDenied('iam', 'GetRole'), 'AccessDenied'],

@@ -6,7 +6,8 @@ import type { LoggedCall } from '../../src/local/aws/proxy/proxy.ts';
 import { AwsProxy } from '../../src/local/aws/proxy/proxy.ts';
 import { CREATIONS } from '../../src/local/aws/proxy/resources.ts';
 import { releaseCanaries } from './canaries.ts';
-import { Account, countsOf, Site } from './support.ts';
+import { Site } from './site.ts';
+import { Account, countsOf } from './support.ts';
 
 /** Small, with a part of each kind. */
 export const REQUEST: AwsRequest = {

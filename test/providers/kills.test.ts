@@ -10,7 +10,8 @@ import type { Owner } from '../../src/domain/aws-names.ts';
 import { FleetError } from '../../src/domain/errors.ts';
 import { EMULATORS, startAwsEmulators, type AwsEmulators } from '../../src/local/aws/emulators.ts';
 import { releaseCanaries } from './canaries.ts';
-import { Account, changes, countsOf, killing, Site } from './support.ts';
+import { Site } from './site.ts';
+import { Account, changes, countsOf, killing } from './support.ts';
 
 const ALL = process.env['FLEET_TEST_AWS'] === 'all';
 const REQUEST = { instanceType: 'm5.large', availabilityZones: ['us-east-1a', 'us-east-1b'] };
@@ -99,8 +100,8 @@ describe.each(ALL ? EMULATORS : (['ministack'] as const))('on %s', (name) => {
       );
       expect(['made', 'CloudDenied']).toContain(outcome);
       if (outcome === 'CloudDenied') refused += 1;
-      else console.log('MADE', at, points[at]);
       account.interference = {};
+      await site.dropContents();
       await site.remove({ onlyOwn: true });
       expect(await account.inventory(), `after ${points[at]}`).toEqual(before);
       expect(await site.ledger()).toEqual([]);

@@ -3,7 +3,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { PERMISSIONS } from '../../src/clients/aws/errors.ts';
 import { workerPolicy } from '../../src/domain/aws-worker-policy.ts';
 import { EMULATORS, startAwsEmulators, type AwsEmulators } from '../../src/local/aws/emulators.ts';
-import { Account, Site } from './support.ts';
+import { Site } from './site.ts';
+import { Account } from './support.ts';
 
 let emulators: AwsEmulators;
 beforeAll(async () => {

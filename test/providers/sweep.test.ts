@@ -2,7 +2,8 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { startAwsEmulators, type AwsEmulators } from '../../src/local/aws/emulators.ts';
 import { releaseCanaries } from './canaries.ts';
-import { Account, REGION, Site } from './support.ts';
+import { Site } from './site.ts';
+import { Account, REGION } from './support.ts';
 
 const REQUEST = { availabilityZones: ['us-east-1a', 'us-east-1b'] };
 

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { errorAnswer, jsonAnswer, withJson } from './answers.ts';
 import type { Answer, AwsCall, Layer } from './call.ts';
+import { removeContents } from './eks-contents.ts';
 import { clusterNetwork, removeClusterSecurityGroup } from './eks-network.ts';
 import {
   isObject,
@@ -192,6 +193,7 @@ export class EksLayer implements Layer {
       this.#tracked.set(key, { ...course, phase: 'delete', left: course.describes });
       return jsonAnswer({ [kind]: { ...last, status: 'DELETING' } });
     }
+    if (kind === 'cluster') await removeContents(this.#upstream, call, nameOf(key));
     const answer = await next();
     if (answer.status >= 300) return answer;
     if (kind === 'cluster') await removeClusterSecurityGroup(this.#upstream, call, last);

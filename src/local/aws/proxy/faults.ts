@@ -64,14 +64,10 @@ export const awsErrors = {
     if (service === 'ec2') return error(403, 'UnauthorizedOperation', message);
     return error(403, service === 'eks' ? 'AccessDeniedException' : 'AccessDenied', message);
   },
-  vpcLimit: error(400, 'VpcLimitExceeded', 'The maximum number of VPCs has been reached.'),
-  addressLimit: error(400, 'AddressLimitExceeded', 'The maximum number of addresses has been reached.'),
-  natGatewayLimit: error(400, 'NatGatewayLimitExceeded', 'The maximum number of NAT gateways has been reached.'),
-  internetGatewayLimit: error(
-    400,
-    'InternetGatewayLimitExceeded',
-    'The maximum number of internet gateways has been reached.',
-  ),
+  /** EC2's, such as `ec2Limit('Vpc')`: VpcLimitExceeded. */
+  ec2Limit: (thing: string): Fault =>
+    error(400, `${thing}LimitExceeded`, `The maximum number of things of the kind ${thing} has been reached.`),
+  tooManyBuckets: error(400, 'TooManyBuckets', 'You have attempted to create more buckets than allowed'),
   /** EKS: clusters per region, node groups per cluster. */
   resourceLimit: error(400, 'ResourceLimitExceededException', 'Cluster limit exceeded for account.'),
   /** IAM: roles, policies, bytes of a policy. */
