@@ -1,4 +1,8 @@
+import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
+
+// Each file has a process of its own, and most of what it does is to load libraries: what one compiled, the others read.
+process.env['NODE_COMPILE_CACHE'] ??= join(import.meta.dirname, 'node_modules/.cache/qdrant-fleet-tests');
 
 export default defineConfig({
   test: {

@@ -1,7 +1,6 @@
 /** A fleet of one worker process on the shared local stack, with names of its own. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { gunzipSync } from 'node:zlib';
 import { dirname, join, resolve } from 'node:path';
@@ -13,6 +12,7 @@ import { BackupStore } from '../../src/clients/s3.ts';
 import { Catalog } from '../../src/clients/catalog.ts';
 import { ClusterAccess } from '../../src/local/demo/cluster-access.ts';
 import type { Progress } from '../../src/domain/operation.ts';
+import { bundleFile } from './bundle.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 
@@ -68,7 +68,7 @@ export class Fleet {
   /** Start a worker process and wait until it polls. */
   async worker({ failpoint, env = {} }: WorkerOptions = {}): Promise<ChildProcess> {
     const port = String(await freePort());
-    const bundle = await workflowBundle(this.env['KUBECONFIG'] ?? '');
+    const bundle = await bundleFile(this.env['KUBECONFIG'] ?? '');
     const preload = failpoint === undefined ? [] : ['--import', join(ROOT, 'test/support/failpoint.ts')];
     const worker = spawn(process.execPath, [...preload, join(ROOT, 'src/worker.ts')], {
       env: {
@@ -195,18 +195,6 @@ export function smallPoints(count: number, dimensions = 4) {
     vector: Array.from({ length: dimensions }, (_ignored, axis) => Math.sin(id * 7 + axis * 3) + 1.5),
     payload: { document_id: `d${id}`, tags: [id % 2 === 0 ? 'even' : 'odd'], nested: { b: id, a: [id, null] } },
   }));
-}
-
-let bundling: Promise<string> | undefined;
-
-/** One bundle for all workers of a test file, beside the stack's files. */
-function workflowBundle(kubeconfig: string): Promise<string> {
-  bundling ??= (async () => {
-    const file = join(dirname(kubeconfig), `workflows-${process.pid}.js`);
-    if (!existsSync(file)) await execa(process.execPath, [join(ROOT, 'src/bundle-workflows.ts'), file]);
-    return file;
-  })();
-  return bundling;
 }
 
 async function temporalBinary(): Promise<string> {

@@ -1,12 +1,10 @@
 /** The real workflow code in a real worker on the shared Temporal, over activities that a test holds in its hand. */
 import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { readFile, rename, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { readFile } from 'node:fs/promises';
 import { Context } from '@temporalio/activity';
 import { Client, Connection, WorkflowFailedError, type WorkflowHandle } from '@temporalio/client';
 import { ApplicationFailure, CancelledFailure, type TypedSearchAttributes } from '@temporalio/common';
-import { bundleWorkflowCode, DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { inject } from 'vitest';
 import type { CopiedShard } from '../../activities/backup-store.ts';
 import type { Activities } from '../../activities/index.ts';
@@ -15,7 +13,7 @@ import { resolveSpec, type ClusterRequest } from '../../src/domain/cluster.ts';
 import { FleetError, type ErrorCode } from '../../src/domain/errors.ts';
 import type { Progress } from '../../src/domain/operation.ts';
 import { byPeer, type ShardTask } from '../../src/domain/topology.ts';
-import { BUNDLER_OPTIONS, WORKFLOWS } from '../../src/workflow-bundle.ts';
+import { bundleFile } from '../support/bundle.ts';
 
 export type ActivityName = keyof Activities;
 type Input<K extends ActivityName> = Parameters<Activities[K]>[0];
@@ -465,16 +463,7 @@ export function gate<T = void>() {
   return Promise.withResolvers<T>();
 }
 
-/** One bundle for all files of a test run, beside the stack's files. */
+/** The bundle that all files of a test run share. */
 export async function bundle(): Promise<string> {
-  const file = join(dirname(inject('localEnv')['KUBECONFIG'] ?? ''), 'workflows-under-test.js');
-  if (existsSync(file)) return readFile(file, 'utf8');
-  const { code } = await bundleWorkflowCode({
-    ...BUNDLER_OPTIONS,
-    workflowsPath: WORKFLOWS,
-    logger: new DefaultLogger('WARN'),
-  });
-  await writeFile(`${file}.${process.pid}`, code);
-  await rename(`${file}.${process.pid}`, file);
-  return code;
+  return readFile(await bundleFile(inject('localEnv')['KUBECONFIG'] ?? ''), 'utf8');
 }

@@ -1,7 +1,6 @@
 """The HTTP layer: routing, keep-alive, bodies of either framing, JSON answers in Qdrant's envelope, file downloads."""
 
 import io
-import json
 import os
 import re
 import socketserver
@@ -15,6 +14,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, Callable
 from urllib.parse import parse_qs, unquote
 
+import wire
 from errors import ApiError, format_error
 from tarball import COPY_SIZE
 
@@ -33,7 +33,7 @@ class Request:
     def json(self) -> Any:
         raw = self.body.read()
         try:
-            value = json.loads(raw) if raw else {}
+            value = wire.decode(raw) if raw else {}
         except ValueError as error:
             raise format_error(str(error)) from error
         if not isinstance(value, dict):
@@ -247,7 +247,7 @@ def accepted(request: Request) -> Response:
 
 
 def encode(status: int, value: Any) -> Response:
-    return Response(status, json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
+    return Response(status, wire.encode(value))
 
 
 def text(status: int, value: str) -> Response:

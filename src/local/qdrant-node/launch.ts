@@ -1,9 +1,7 @@
 import { accessSync, constants } from 'node:fs';
-import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
-
-/** The version of the engine library in requirements.txt; the toolchain keeps its Python environment under it. */
-const ENGINE_VERSION = '0.9.0';
+import { toolsDirectory } from '../paths.ts';
+import { RECIPES } from '../toolchain/recipes.ts';
 
 export interface QdrantCommandOptions {
   /** This peer's p2p address, such as `http://127.64.0.5:6335`. Without it the node is a cluster of its own. */
@@ -30,7 +28,7 @@ export function qdrantCommand(options: QdrantCommandOptions = {}): { file: strin
 function nodePython(): string {
   return (
     process.env['FLEET_QDRANT_NODE_PYTHON'] ??
-    join(homedir(), '.cache/qdrant-fleet/tools/qdrant-edge', ENGINE_VERSION, 'bin/python')
+    join(toolsDirectory(process.env), RECIPES.qdrantEdge.name, RECIPES.qdrantEdge.version, 'bin/python')
   );
 }
 

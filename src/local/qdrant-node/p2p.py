@@ -1,9 +1,9 @@
 """The p2p port: what peers ask of each other. Every call is a POST of JSON that carries the cluster's secret."""
 
 import hmac
-import json
 from typing import Any, Callable
 
+import wire
 from errors import ApiError
 from http_server import Request, Response, Router
 from node import Node
@@ -71,7 +71,7 @@ class PeerApi:
 def answered(call: Callable[[Any], Any]) -> Callable[[Request], Response]:
     def handler(request: Request) -> Response:
         try:
-            return reply(call(json.loads(request.body.read())))
+            return reply(call(wire.decode(request.body.read())))
         except ApiError as error:
             return reply({"error": error.message}, error.status)
 
@@ -79,4 +79,4 @@ def answered(call: Callable[[Any], Any]) -> Callable[[Request], Response]:
 
 
 def reply(value: Any, status: int = 200) -> Response:
-    return Response(status, json.dumps(value, separators=(",", ":")).encode())
+    return Response(status, wire.encode(value))

@@ -1,12 +1,12 @@
 """Calls from one peer to another over the p2p port, with a pool of kept-alive connections."""
 
 import http.client
-import json
 import socket
 import threading
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
+import wire
 from errors import ApiError
 
 SECRET_HEADER = "x-cluster-secret"
@@ -38,7 +38,7 @@ class PeerClient:
         if stream is not None:
             data, send["content-length"] = stream[0], str(stream[1])
         else:
-            data = json.dumps(body, separators=(",", ":")).encode()
+            data = wire.encode(body)
         while True:
             connection, reused = self._take(uri, timeout)
             try:
@@ -57,7 +57,7 @@ class PeerClient:
             self.failures.pop(uri, None)
             if response.status >= 400:
                 raise ApiError(response.status, error_text(answer))
-            return json.loads(answer)
+            return wire.decode(answer)
 
     def _take(self, uri: str, timeout: float) -> tuple[http.client.HTTPConnection, bool]:
         with self._lock:
@@ -90,6 +90,6 @@ class PeerClient:
 
 def error_text(answer: bytes) -> str:
     try:
-        return str(json.loads(answer)["error"])
+        return str(wire.decode(answer)["error"])
     except (ValueError, KeyError, TypeError):
         return answer.decode("utf-8", "replace")[:200]

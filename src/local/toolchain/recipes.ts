@@ -110,7 +110,7 @@ export const RECIPES = {
   qdrantEdge: {
     name: 'qdrant-edge',
     get version() {
-      return pinned(ENGINE_REQUIREMENTS, 'qdrant-edge-py');
+      return `${pinned(ENGINE_REQUIREMENTS, 'qdrant-edge-py')}-orjson-${pinned(ENGINE_REQUIREMENTS, 'orjson')}`;
     },
     toolchain: 'python',
     programs: ['bin/python'],

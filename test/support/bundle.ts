@@ -1,0 +1,24 @@
+/** The workflows' bundle, made once in a test run. */
+import { existsSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { execa } from 'execa';
+import { lock } from '../../src/local/lock.ts';
+
+const BUNDLER = resolve(import.meta.dirname, '../../src/bundle-workflows.ts');
+
+/**
+ * @param kubeconfig of the stack that all test files share; the bundle lies beside its files
+ * @returns the bundle's file
+ */
+export async function bundleFile(kubeconfig: string): Promise<string> {
+  const file = join(dirname(kubeconfig), 'workflows-under-test.js');
+  if (existsSync(file)) return file;
+  // The first of the test processes makes it, and the others wait.
+  const release = await lock(`${file}.lock`);
+  try {
+    if (!existsSync(file)) await execa(process.execPath, [BUNDLER, file]);
+  } finally {
+    release();
+  }
+  return file;
+}
