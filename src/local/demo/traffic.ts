@@ -19,6 +19,8 @@ export interface TrafficOptions {
   /** Each writes five points at a time, respectively reads one that was acknowledged. */
   readonly writers?: number;
   readonly readers?: number;
+  /** Milliseconds between two requests of one user; default 10. */
+  readonly pace?: number;
 }
 
 export interface TrafficReport {
@@ -32,8 +34,6 @@ export interface TrafficReport {
   readonly keys: number;
 }
 
-/** Milliseconds between two requests of one user. */
-const PACE = 10;
 /** Milliseconds between two looks at the key's Secret, as a user's mounted Secret is refreshed (in reality slower). */
 const KEY_PACE = 200;
 
@@ -75,18 +75,18 @@ export class Traffic {
     const traffic = new Traffic(options);
     await traffic.#readKey();
     await traffic.#pods.start();
-    const { writers = 2, readers = 2 } = options;
+    const { writers = 2, readers = 2, pace = 10 } = options;
     const { signal } = traffic.#ended;
-    const lane = async (step: () => Promise<void>, pace: number): Promise<void> => {
+    const lane = async (step: () => Promise<void>, every: number): Promise<void> => {
       while (!signal.aborted) {
         await step();
-        await pause(pace, signal);
+        await pause(every, signal);
       }
     };
     traffic.#lanes.push(lane(() => traffic.#readKey(), KEY_PACE));
-    for (let writer = 0; writer < writers; writer += 1) traffic.#lanes.push(lane(() => traffic.#write(), PACE));
-    for (let reader = 0; reader < readers; reader += 1) traffic.#lanes.push(lane(() => traffic.#read(), PACE));
-    while (traffic.#acknowledged.length === 0 && traffic.#failed === 0) await pause(PACE);
+    for (let writer = 0; writer < writers; writer += 1) traffic.#lanes.push(lane(() => traffic.#write(), pace));
+    for (let reader = 0; reader < readers; reader += 1) traffic.#lanes.push(lane(() => traffic.#read(), pace));
+    while (traffic.#acknowledged.length === 0 && traffic.#failed === 0) await pause(10);
     return traffic;
   }
 
