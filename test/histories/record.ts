@@ -2,7 +2,7 @@
  * Records the histories that `test/workflows/replay.test.ts` replays, from runs on real parts:
  * `node test/histories/record.ts`. Run it when a workflow changed in a way that running ones may not meet, with the new
  * version in package.json; files of older versions stay for as long as such runs may be open. With names of types it saves
- * only those: `node test/histories/record.ts UpdateCluster`.
+ * only those: `node test/histories/record.ts UpdateCluster`; with a name as well, only that one: `UpdateCluster/refused`.
  */
 import { spawn } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -12,6 +12,8 @@ import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
 import { execa } from 'execa';
 import { ClusterAccess } from '../../src/local/demo/cluster-access.ts';
 import { startAwsEmulators } from '../../src/local/aws/emulators.ts';
+import { startAwsFront } from '../../src/local/aws/front.ts';
+import { nodegroupIssues } from '../../src/local/aws/proxy/pace.ts';
 import { startInfrastructure, type Infrastructure } from '../../src/local/stack.ts';
 import type { Progress } from '../../src/domain/operation.ts';
 
@@ -86,15 +88,52 @@ async function record({ env }: Infrastructure): Promise<void> {
     await ended(cancelled);
     await save('ProvisionCluster', 'cancelled', cancelled.workflowId);
   });
-  const aws = await startAwsEmulators({ which: ['ministack'] });
-  await withWorker({ ...env, FLEET_AWS_ENDPOINT: aws.urls.ministack ?? '' }, async () => {
-    await run('InfrastructureSweep', 'dry-run', { tenant: TENANT, region: 'us-east-1' });
-  });
-  await aws.stop();
+  await recordAws();
   await withWorker({ ...env, FLEET_HELM_CHART: './no-such-chart' }, () =>
     failed('ProvisionCluster', 'chart-failed', { tenant: TENANT, cluster: 'fourth' }),
   );
   await connection.close();
+
+  /** The life of a cluster on AWS, and what is undone where AWS has no machines. */
+  async function recordAws(): Promise<void> {
+    const credentials = {
+      accessKeyId: env['AWS_ACCESS_KEY_ID'] ?? '',
+      secretAccessKey: env['AWS_SECRET_ACCESS_KEY'] ?? '',
+    };
+    const emulators = await startAwsEmulators({ accessKeyId: credentials.accessKeyId });
+    const { moto = '', ministack = '' } = emulators.urls;
+    const front = await startAwsFront({
+      ...{ moto, ministack, credentials, kubeconfig: env['KUBECONFIG'] ?? '' },
+      webhookPort: Number(env['FLEET_LOCAL_TOKEN_WEBHOOK_PORT']),
+    });
+    const settings = { ...front.proxy.env, FLEET_AWS_ENDPOINT: front.proxy.url, FLEET_AWS_CONSISTENCY_SECONDS: '2' };
+    await withWorker({ ...env, ...settings }, async () => {
+      const cloud = { tenant: TENANT, cluster: 'cloud' };
+      const aws = { availabilityZones: ['us-east-1a', 'us-east-1b'], create: { backupBucket: true } };
+      // The stack has nodes of its own besides.
+      const placement = { nodeSelector: { 'eks.amazonaws.com/nodegroup': 'workers' } };
+      const wanted = { provider: 'aws', aws, placement, nodes: 1, collections: COLLECTIONS };
+      const noRoom = [nodegroupIssues.insufficientCapacity()];
+      front.proxy.hold({ kind: 'nodegroup', during: 'create', fails: noRoom });
+      await failed('ProvisionCluster', 'aws-no-capacity', { tenant: TENANT, cluster: 'fifth', ...wanted });
+      await run('ProvisionCluster', 'aws', { ...cloud, ...wanted });
+      front.proxy.hold({ kind: 'nodegroup', during: 'update', fails: noRoom });
+      await failed('UpdateCluster', 'aws-no-capacity', { ...cloud, nodes: 2 });
+      await run('UpdateCluster', 'aws-more-machines', { ...cloud, nodes: 2, aws: { labels: { team: 'search' } } });
+      await run('UpdateCluster', 'aws-fewer-machines', { ...cloud, nodes: 1 });
+      await run('SuspendCluster', 'aws', cloud);
+      await run('ResumeCluster', 'aws', cloud);
+      await run('InfrastructureSweep', 'dry-run', { tenant: TENANT, region: 'us-east-1' });
+      const deletion = await start('DeleteCluster', 'aws-undone', { ...cloud, undoHours: 1 });
+      await phase(deletion, 'Suspended until the deletion can no longer be taken back');
+      await deletion.signal('undelete');
+      await deletion.result();
+      await save('DeleteCluster', 'aws-undone', deletion.workflowId);
+      await run('DeleteCluster', 'aws', cloud);
+    });
+    await front.close();
+    await emulators.stop();
+  }
 
   async function failed(type: string, name: string, input: object): Promise<void> {
     const handle = await start(type, name, input);
@@ -146,7 +185,7 @@ async function withWorker(env: Record<string, string>, work: () => Promise<void>
 
 /** Export a history as the CLI does, without what tells about this machine and replay does not need. */
 async function save(type: string, name: string, workflowId: string): Promise<void> {
-  if (only.length > 0 && !only.includes(type)) return;
+  if (only.length > 0 && !only.includes(type) && !only.includes(`${type}/${name}`)) return;
   const { stdout } = await execa(stack.tools.temporal, ['workflow', 'show', '-w', workflowId, '--output', 'json'], {
     env: { TEMPORAL_ADDRESS: stack.env['TEMPORAL_ADDRESS'] ?? '' },
   });
