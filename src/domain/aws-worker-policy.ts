@@ -20,8 +20,8 @@ const EC2_MADE = [
 
 /**
  * Looking is allowed everywhere, since these calls know no resources. Making needs our tag in the request, changing and
- * removing need it on the resource. Roles are limited to our path, and may only be made with the boundary, where one is
- * given.
+ * removing need it on the resource; EKS is looked at by name. Roles are limited to our path, and may only be made with
+ * the boundary, where one is given.
  *
  * @param boundary ARN of the permissions boundary
  */
@@ -95,7 +95,9 @@ export function workerPolicy(partition = 'aws', boundary?: string): PolicyDocume
         eks,
         REQUESTED,
       ),
-      allow('UseClusters', EKS_USE, eks, OURS),
+      // By name alone: what is not there yet has no tags, and the answer has to be that it is not there.
+      allow('LookAtClusters', EKS_LOOK, eks),
+      allow('ChangeClusters', EKS_CHANGE, eks, OURS),
       allow('MakeRoles', ['iam:CreateRole'], roles, { StringEquals: { ...REQUESTED.StringEquals, ...bounded } }),
       allow(
         'KeepRoles',
@@ -179,22 +181,25 @@ const CHANGE = [
   'ec2:DeleteVolume',
 ];
 
-const EKS_USE = [
+const EKS_LOOK = [
   'eks:DescribeCluster',
-  'eks:DeleteCluster',
   'eks:DescribeNodegroup',
-  'eks:DeleteNodegroup',
-  'eks:UpdateNodegroupConfig',
   'eks:DescribeUpdate',
   'eks:ListNodegroups',
   'eks:DescribeAddon',
-  'eks:DeleteAddon',
   'eks:DescribeAccessEntry',
   'eks:ListAccessEntries',
-  'eks:AssociateAccessPolicy',
-  'eks:DeleteAccessEntry',
   'eks:ListPodIdentityAssociations',
   'eks:DescribePodIdentityAssociation',
+];
+
+const EKS_CHANGE = [
+  'eks:DeleteCluster',
+  'eks:DeleteNodegroup',
+  'eks:UpdateNodegroupConfig',
+  'eks:DeleteAddon',
+  'eks:AssociateAccessPolicy',
+  'eks:DeleteAccessEntry',
   'eks:DeletePodIdentityAssociation',
 ];
 
