@@ -153,7 +153,7 @@ export async function cancelEverywhere(
       await until(`${place} is reached`, () => Promise.resolve(fleet.log.slice(from).includes('held\n')), BOUND);
       await handle.cancel();
       const at = Date.now();
-      worker.kill('SIGUSR2');
+      worker.kill('SIGWINCH');
       const result = await Promise.race([handle.result().catch((error: unknown) => error), pause(BOUND)]);
       if (result === 'late') throw new Error(`no end within ${BOUND} s; ${await hangs(handle)}`);
       const cancelled = result instanceof WorkflowFailedError && result.cause instanceof CancelledFailure;

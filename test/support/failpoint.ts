@@ -3,7 +3,7 @@
  *
  * - `<activity>:before` when the first attempt of the activity begins
  * - `<activity>:after` when its work is done and nobody was told
- * - `<activity>:hold` does not kill: the activity says `held` on standard error and waits for SIGUSR2
+ * - `<activity>:hold` does not kill: the activity says `held` on standard error and waits for SIGWINCH
  * - `uploadPart:<n>` when the n-th part was sent
  */
 import { Context } from '@temporalio/activity';
@@ -14,11 +14,11 @@ const [place = '', when = ''] = (process.env['FLEET_TEST_FAILPOINT'] ?? '').spli
 
 let held = false;
 
-/** Once in the life of the process. */
+/** Once in the life of the process. Not by SIGUSR2, at which Temporal's worker shuts down. */
 async function hold(): Promise<void> {
   if (held) return;
   held = true;
-  const released = new Promise<void>((resolve) => process.once('SIGUSR2', () => resolve()));
+  const released = new Promise<void>((resolve) => process.once('SIGWINCH', () => resolve()));
   process.stderr.write('held\n');
   await released;
 }
