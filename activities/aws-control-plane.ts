@@ -216,7 +216,7 @@ async function deleteCluster(aws: Aws, name: string, found: Cluster, removal: Re
       : ` It has the node groups ${nodegroups.join(', ')}; remove those that are not of this fleet.`;
   throw new FleetError(
     'InfrastructureBlocked',
-    `EKS cluster "${name}" in ${aws.region} cannot be removed: ${refusal}${groups}${failed}`,
+    `EKS cluster "${name}" in ${aws.region} cannot be removed: ${refusal}.${groups}${failed}`,
   );
 }
 

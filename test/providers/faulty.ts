@@ -1,4 +1,4 @@
-/** An account behind the proxy: on ministack alone, or, as in the local stack, EKS on it and everything else on moto. */
+/** An account behind the proxy: on ministack alone, or with EC2 and IAM on moto. */
 import type { Owner } from '../../src/domain/aws-names.ts';
 import type { AwsRequest } from '../../src/domain/aws.ts';
 import { startAwsEmulators, type AwsEmulators } from '../../src/local/aws/emulators.ts';
@@ -38,7 +38,8 @@ export class FaultyAccount {
   static async open(on: 'ministack' | 'both'): Promise<FaultyAccount> {
     const emulators = await startAwsEmulators(on === 'both' ? {} : { which: ['ministack'] });
     const { ministack = '', moto = ministack } = emulators.urls;
-    const proxy = await AwsProxy.listen({ routes: { eks: ministack, sts: ministack, '*': moto } });
+    // moto gives a new bucket the tags of a deleted one of its name.
+    const proxy = await AwsProxy.listen({ routes: { eks: ministack, sts: ministack, s3: ministack, '*': moto } });
     return new FaultyAccount(emulators, proxy, await Account.open(proxy.url));
   }
 

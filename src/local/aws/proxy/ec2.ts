@@ -38,7 +38,13 @@ export class Ec2Layer implements Layer {
       case 'DeleteNatGateway':
         return this.#deleteNat(call, next);
       case 'DeleteSubnet':
-        return this.#blocked(call, ({ subnet }) => subnet === call.params['SubnetId']) ?? next();
+        return (
+          this.#blocked(call, ({ subnet }) => subnet === call.params['SubnetId']) ??
+          (await this.#inhabited(call, 'subnet-id', String(call.params['SubnetId']))) ??
+          next()
+        );
+      case 'DeleteVpc':
+        return (await this.#inhabited(call, 'vpc-id', String(call.params['VpcId']))) ?? next();
       case 'ReleaseAddress':
         return this.#blocked(call, ({ address }) => address === call.params['AllocationId']) ?? next();
       case 'DescribeInstanceTypeOfferings': {
@@ -126,6 +132,16 @@ export class Ec2Layer implements Layer {
             `The address with allocation id [${String(call.params['AllocationId'])}] cannot be released because it is in use.`,
           );
     return Promise.resolve(answer);
+  }
+
+  /** As AWS refuses to delete what network interfaces live in, whoever they belong to. */
+  async #inhabited(call: AwsCall, filter: string, id: string): Promise<Answer | undefined> {
+    const named = { Action: 'DescribeNetworkInterfaces', 'Filter.1.Name': filter, 'Filter.1.Value.1': id };
+    const { status, body } = await this.#upstream.ec2(call, named);
+    if (status >= 300 || !body.includes(`>${id}<`)) return undefined;
+    const [what] = filter.split('-');
+    const message = `The ${what} '${id}' has dependencies and cannot be deleted.`;
+    return errorAnswer(call, 400, 'DependencyViolation', message);
   }
 
   /** The states that the caller is to see. */
