@@ -1,6 +1,6 @@
 /** Who may do what: IAM roles of the cluster, its machines, its volumes and its backups, and who may enter. */
 import type { Aws } from '../src/clients/aws/clients.ts';
-import { isExisting, isNotFound } from '../src/clients/aws/errors.ts';
+import { ifThere, onceSeen, unlessThere } from '../src/clients/aws/answers.ts';
 import { fromTagList, tagList } from '../src/clients/aws/inventory.ts';
 import { bucketNameOf, carries, eksNameOf, IAM_PATH, roleNameOf, type Tags } from '../src/domain/aws-names.ts';
 import type { AwsPlan } from '../src/domain/aws-plan.ts';
@@ -56,7 +56,7 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
         );
         const policyArn = `arn:${plan.partition}:eks::aws:${ADMIN_POLICY}`;
         const policy = { clusterName: eksCluster, principalArn, policyArn, accessScope: { type: 'cluster' as const } };
-        await settled(principalArn, () => aws.eks.associateAccessPolicy(policy));
+        await onceSeen('AWS', `"${principalArn}"`, () => aws.eks.associateAccessPolicy(policy));
         await ledger.record(slot, principalArn);
       }
       if (roles.backup !== '') await ensurePodIdentity(aws, ledger, ref, eksCluster, roles.backup);
@@ -131,7 +131,7 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
     });
     for (const policy of MANAGED_POLICIES[role]) {
       const PolicyArn = `arn:${plan.partition}:iam::aws:policy/${policy}`;
-      await settled(RoleName, () => aws.iam.attachRolePolicy({ RoleName, PolicyArn }));
+      await onceSeen('AWS', `"${RoleName}"`, () => aws.iam.attachRolePolicy({ RoleName, PolicyArn }));
     }
     if (role === 'backup') {
       const { FLEET_BACKUP_BUCKET, FLEET_BACKUP_PREFIX } = deps.config;
@@ -139,7 +139,9 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
       const bucket = own ? bucketNameOf(ref, plan.region, plan.account) : FLEET_BACKUP_BUCKET;
       const policy = backupPolicy(ref, plan, bucket, FLEET_BACKUP_PREFIX);
       const PolicyDocument = JSON.stringify(policy);
-      await settled(RoleName, () => aws.iam.putRolePolicy({ RoleName, PolicyName: 'backups', PolicyDocument }));
+      await onceSeen('AWS', `"${RoleName}"`, () =>
+        aws.iam.putRolePolicy({ RoleName, PolicyName: 'backups', PolicyDocument }),
+      );
     }
   }
 }
@@ -158,12 +160,8 @@ function trustOf(ref: ClusterRef, plan: AwsPlan, role: RoleName): PolicyDocument
 }
 
 async function roleTags({ iam }: Aws, RoleName: string): Promise<Tags | undefined> {
-  try {
-    return fromTagList((await iam.getRole({ RoleName })).Role?.Tags);
-  } catch (error) {
-    if (isNotFound(error)) return undefined;
-    throw error;
-  }
+  const found = await ifThere(() => iam.getRole({ RoleName }));
+  return found === undefined ? undefined : fromTagList(found.Role?.Tags);
 }
 
 async function deleteRole({ iam }: Aws, RoleName: string, removal: Removal): Promise<void> {
@@ -202,7 +200,7 @@ async function associations({ eks }: Aws, clusterName: string, ref: ClusterRef, 
   const listed = await eks.listPodIdentityAssociations({ clusterName, ...backupPod(ref) });
   const found: { associationId: string }[] = [];
   for (const { associationId = '' } of listed.associations ?? []) {
-    await orGone(async () => {
+    await ifThere(async () => {
       const { association } = await eks.describePodIdentityAssociation({ clusterName, associationId });
       if (carries(association?.tags ?? {}, tags)) found.push({ associationId });
     });
@@ -226,11 +224,7 @@ async function leaveCluster(
     await removal.attempt(what, send);
     if (removal.refusals.length > before) left.push(what);
   };
-  let there = false;
-  await orGone(async () => {
-    await eks.describeCluster({ name: clusterName });
-    there = true;
-  });
+  const there = (await ifThere(() => eks.describeCluster({ name: clusterName }))) !== undefined;
   if (!there) return { left, there };
   const bound = await associations(aws, clusterName, ref, scope);
   if (bound.length > 0) await ledger.seen(['pod-identity/backup']);
@@ -247,32 +241,4 @@ async function leaveCluster(
     });
   }
   return { left, there };
-}
-
-async function orGone(send: () => Promise<unknown>): Promise<void> {
-  try {
-    await send();
-  } catch (error) {
-    if (!isNotFound(error)) throw error;
-  }
-}
-
-/** IAM and EKS may not know yet the role, or the access entry, that was just made. */
-async function settled(what: string, send: () => Promise<unknown>): Promise<void> {
-  try {
-    await send();
-  } catch (error) {
-    if (!isNotFound(error)) throw error;
-    throw new FleetError('InfrastructureNotReady', `AWS does not know "${what}" yet.`, {
-      cause: error,
-    });
-  }
-}
-
-async function unlessThere(send: () => Promise<unknown>): Promise<void> {
-  try {
-    await send();
-  } catch (error) {
-    if (!isExisting(error)) throw error;
-  }
 }

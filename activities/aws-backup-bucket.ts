@@ -1,5 +1,6 @@
 /** A bucket of the cluster's own for its backups, where one is asked for. */
 import type { Aws } from '../src/clients/aws/clients.ts';
+import { onceSeen } from '../src/clients/aws/answers.ts';
 import { awsErrorName, isInUse, isNotFound } from '../src/clients/aws/errors.ts';
 import { fromTagList, tagList } from '../src/clients/aws/inventory.ts';
 import { bucketNameOf, carries, ownerTags, type Tags } from '../src/domain/aws-names.ts';
@@ -45,7 +46,7 @@ export function createAwsBackupBucketActivities(deps: ActivityDeps) {
           ),
         );
       }
-      await settled(Bucket, async () => {
+      await onceSeen('S3', `bucket "${Bucket}"`, async () => {
         await aws.s3.putBucketTagging({ Bucket, Tagging: { TagSet: tagList(tags) } });
         await protect(aws, plan, Bucket);
       });
@@ -143,16 +144,6 @@ async function protect({ s3 }: Aws, plan: AwsPlan, Bucket: string): Promise<void
     },
   });
   await s3.putBucketPolicy({ Bucket, Policy: JSON.stringify(bucketPolicy(plan, Bucket)) });
-}
-
-/** S3 may not know yet the bucket that it has just made. */
-async function settled(bucket: string, send: () => Promise<unknown>): Promise<void> {
-  try {
-    await send();
-  } catch (error) {
-    if (!isNotFound(error)) throw error;
-    throw new FleetError('InfrastructureNotReady', `S3 does not know bucket "${bucket}" yet.`, { cause: error });
-  }
 }
 
 /** A bucket of this account that S3 does not show yet is ours when an earlier attempt may have made it. */

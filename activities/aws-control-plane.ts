@@ -1,6 +1,7 @@
 /** The control plane: an EKS cluster and its add-ons. */
 import type { Cluster } from '@aws-sdk/client-eks';
 import type { Aws } from '../src/clients/aws/clients.ts';
+import { ifThere, unlessThere } from '../src/clients/aws/answers.ts';
 import { awsErrorName, isExisting, isNotFound } from '../src/clients/aws/errors.ts';
 import { ADDONS, addonSettings, type AddonPhase } from '../src/domain/aws-addons.ts';
 import { issuesText, judge } from '../src/domain/aws-issues.ts';
@@ -186,7 +187,7 @@ async function ensureAddon(
     );
   }
   await ledger.intend(`${base}#${tries + 1}`, 'eks-addon');
-  await unlessGone(() => aws.eks.deleteAddon({ clusterName, addonName }));
+  await ifThere(() => aws.eks.deleteAddon({ clusterName, addonName }));
   return `made again, having failed: ${said || status}`;
 }
 
@@ -221,35 +222,9 @@ async function deleteCluster(aws: Aws, name: string, found: Cluster, removal: Re
 }
 
 async function describe({ eks }: Aws, name: string): Promise<Cluster | undefined> {
-  try {
-    return (await eks.describeCluster({ name })).cluster;
-  } catch (error) {
-    if (isNotFound(error)) return undefined;
-    throw error;
-  }
+  return (await ifThere(() => eks.describeCluster({ name })))?.cluster;
 }
 
 async function describeAddon({ eks }: Aws, clusterName: string, addonName: string) {
-  try {
-    return (await eks.describeAddon({ clusterName, addonName })).addon;
-  } catch (error) {
-    if (isNotFound(error)) return undefined;
-    throw error;
-  }
-}
-
-async function unlessThere(send: () => Promise<unknown>): Promise<void> {
-  try {
-    await send();
-  } catch (error) {
-    if (!isExisting(error)) throw error;
-  }
-}
-
-async function unlessGone(send: () => Promise<unknown>): Promise<void> {
-  try {
-    await send();
-  } catch (error) {
-    if (!isNotFound(error)) throw error;
-  }
+  return (await ifThere(() => eks.describeAddon({ clusterName, addonName })))?.addon;
 }

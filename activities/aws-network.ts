@@ -1,6 +1,6 @@
 /** The network: a VPC with public and private subnets, or one that is there already. */
 import type { Aws } from '../src/clients/aws/clients.ts';
-import { isExisting, isNotFound } from '../src/clients/aws/errors.ts';
+import { onceSeen, unlessThere } from '../src/clients/aws/answers.ts';
 import { findEc2, tagList, type Ec2Kind } from '../src/clients/aws/inventory.ts';
 import type { Tags } from '../src/domain/aws-names.ts';
 import type { AwsPlan, NetworkIds } from '../src/domain/aws-plan.ts';
@@ -268,20 +268,6 @@ function natRemedy(code = ''): string {
   return ' Try again; if it fails again, look for what else works on this VPC.';
 }
 
-/** EC2 may not know yet what it has just made. That is no reason to make it again. */
-async function settled<T>(id: string, send: () => Promise<T>): Promise<T> {
-  try {
-    return await send();
-  } catch (error) {
-    if (!isNotFound(error)) throw error;
-    throw new FleetError('InfrastructureNotReady', `EC2 does not know ${id} yet.`, { cause: error });
-  }
-}
-
-async function unlessThere(send: () => Promise<unknown>): Promise<void> {
-  try {
-    await send();
-  } catch (error) {
-    if (!isExisting(error)) throw error;
-  }
+function settled<T>(what: string, send: () => Promise<T>): Promise<T> {
+  return onceSeen('EC2', what, send);
 }

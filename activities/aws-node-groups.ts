@@ -1,11 +1,13 @@
 /** The machines: one managed node group over all zones, from a launch template. */
-import type { Nodegroup } from '@aws-sdk/client-eks';
+import type { Nodegroup, Taint } from '@aws-sdk/client-eks';
 import type { Aws } from '../src/clients/aws/clients.ts';
+import { ifThere } from '../src/clients/aws/answers.ts';
 import { awsErrorName, isExisting, isInUse, isNotFound } from '../src/clients/aws/errors.ts';
 import { findEc2, tagList } from '../src/clients/aws/inventory.ts';
 import { issuesText, judge } from '../src/domain/aws-issues.ts';
 import { carries, eksNameOf, NODE_GROUP, type Tags } from '../src/domain/aws-names.ts';
 import type { AwsPlan, NetworkIds } from '../src/domain/aws-plan.ts';
+import type { NodeTaint } from '../src/domain/aws.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
 import type { RoleArns } from './aws-access.ts';
@@ -47,11 +49,7 @@ export function createAwsNodeGroupActivities(deps: ActivityDeps) {
               // One machine at a time: a peer has to be back before the next one goes.
               updateConfig: { maxUnavailable: 1 },
               labels: { ...spec.labels },
-              taints: spec.taints.map(({ key, value, effect }) => ({
-                key,
-                effect,
-                ...(value !== undefined && { value }),
-              })),
+              taints: taintsOf(spec.taints),
               tags: { ...tags },
             }),
           ),
@@ -214,17 +212,17 @@ async function deleteVolumes(aws: Aws, scope: Tags, removal: Removal): Promise<v
   }
 }
 
+/** As EKS takes them. */
+export function taintsOf(taints: readonly NodeTaint[]): Taint[] {
+  return taints.map(({ key, value, effect }) => ({ key, effect, ...(value !== undefined && { value }) }));
+}
+
 export async function describeGroup(
   { eks }: Aws,
   clusterName: string,
   nodegroupName: string,
 ): Promise<Nodegroup | undefined> {
-  try {
-    return (await eks.describeNodegroup({ clusterName, nodegroupName })).nodegroup;
-  } catch (error) {
-    if (isNotFound(error)) return undefined;
-    throw error;
-  }
+  return (await ifThere(() => eks.describeNodegroup({ clusterName, nodegroupName })))?.nodegroup;
 }
 
 /** Graviton's families have a "g" behind the generation: m7g, c6gn, r8gd, im4gn, x2gd, t4g. */

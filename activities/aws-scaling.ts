@@ -18,7 +18,7 @@ import { FleetError } from '../src/domain/errors.ts';
 import { namespaceOf, type ClusterRef } from '../src/domain/naming.ts';
 import { ordinalOf } from '../src/domain/update-plan.ts';
 import { Ledger } from './aws-ledger.ts';
-import { describeGroup, groupName } from './aws-node-groups.ts';
+import { describeGroup, groupName, taintsOf } from './aws-node-groups.ts';
 import { workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { POD_SELECTOR } from './peers.ts';
@@ -77,7 +77,7 @@ export function createAwsScalingActivities(deps: ActivityDeps) {
       const { client, eksCluster, name, group } = await open(where);
       const machines = group.scalingConfig?.desiredSize ?? where.aws.nodeCount;
       const removeLabels = Object.keys(group.labels ?? {}).filter((key) => !Object.hasOwn(labels, key));
-      const wanted = taints.map(({ key, value, effect }) => ({ key, effect, ...(value !== undefined && { value }) }));
+      const wanted = taintsOf(taints);
       const removeTaints = (group.taints ?? []).filter(
         ({ key, effect }) => !wanted.some((taint) => taint.key === key && taint.effect === effect),
       );

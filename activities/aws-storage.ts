@@ -5,7 +5,7 @@ import type { AwsSpec } from '../src/domain/aws.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import type { AppliedObject } from '../src/domain/kubernetes-objects.ts';
 import { LABELS, MANAGED_BY, storageClassOf, type ClusterRef } from '../src/domain/naming.ts';
-import { isNotFound } from '../src/clients/aws/errors.ts';
+import { ifThere } from '../src/clients/aws/answers.ts';
 import { Ledger } from './aws-ledger.ts';
 import type { ActivityDeps } from './deps.ts';
 
@@ -25,13 +25,8 @@ export function createAwsStorageActivities(deps: ActivityDeps) {
      */
     async controlPlaneExists(input: ClusterRef & { region: string; eksCluster?: string }): Promise<boolean> {
       const { eks } = await deps.aws.of(input.region);
-      try {
-        const { cluster } = await eks.describeCluster({ name: input.eksCluster ?? eksNameOf(input) });
-        return cluster?.status === 'ACTIVE' || cluster?.status === 'UPDATING';
-      } catch (error) {
-        if (isNotFound(error)) return false;
-        throw error;
-      }
+      const found = await ifThere(() => eks.describeCluster({ name: input.eksCluster ?? eksNameOf(input) }));
+      return found?.cluster?.status === 'ACTIVE' || found?.cluster?.status === 'UPDATING';
     },
 
     /**

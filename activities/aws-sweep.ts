@@ -1,6 +1,6 @@
 /** What an account has of ours, and what of it belongs to nobody. */
 import type { Aws } from '../src/clients/aws/clients.ts';
-import { isNotFound } from '../src/clients/aws/errors.ts';
+import { ifThere } from '../src/clients/aws/answers.ts';
 import { EC2_KINDS, findEc2, fromTagList, paged } from '../src/clients/aws/inventory.ts';
 import { AWS_TAGS, carries, clusterTags, IAM_PATH, operationTag, type Tags } from '../src/domain/aws-names.ts';
 import { findOrphans, type ClusterFacts, type Orphans, type TaggedResource } from '../src/domain/aws-sweep.ts';
@@ -92,11 +92,8 @@ async function describeAll(
 ): Promise<TaggedResource[]> {
   const all: TaggedResource[] = [];
   for (const name of names) {
-    try {
-      all.push(await describe(name));
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-    }
+    const found = await ifThere(() => describe(name));
+    if (found !== undefined) all.push(found);
   }
   return all;
 }

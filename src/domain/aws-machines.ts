@@ -1,5 +1,6 @@
 /** How many machines a cluster on AWS has, when they come and go, and which of them must stay. Pure. */
-import type { AwsRequest, AwsSpec, NodeTaint } from './aws.ts';
+import { canonicalJson } from './canonical-json.ts';
+import { KUBERNETES_EFFECTS, type AwsRequest, type AwsSpec, type NodeTaint } from './aws.ts';
 import type { ClusterSpec, Toleration } from './cluster.ts';
 
 /** What an update does about the machines. */
@@ -80,7 +81,8 @@ function holds(is: unknown, wanted: unknown): boolean {
 
 function planLabels(spec: ClusterSpec, aws: AwsSpec, request: AwsRequest | undefined, refuse: Refuse): MachineStep[] {
   const { labels = aws.labels, taints = aws.taints } = request ?? {};
-  if (sorted(labels) === sorted(aws.labels) && JSON.stringify(taints) === JSON.stringify(aws.taints)) return [];
+  if (canonicalJson(labels) === canonicalJson(aws.labels) && JSON.stringify(taints) === JSON.stringify(aws.taints))
+    return [];
   const tolerations = spec.placement?.tolerations ?? [];
   for (const [index, taint] of taints.entries()) {
     if (taint.effect === 'PREFER_NO_SCHEDULE' || tolerations.some((toleration) => tolerates(toleration, taint)))
@@ -98,11 +100,9 @@ function planLabels(spec: ClusterSpec, aws: AwsSpec, request: AwsRequest | undef
   return [{ kind: 'configure-machines', labels, taints }];
 }
 
-const EFFECTS = { NO_SCHEDULE: 'NoSchedule', PREFER_NO_SCHEDULE: 'PreferNoSchedule', NO_EXECUTE: 'NoExecute' } as const;
-
 /** As Kubernetes matches them (`ToleratesTaint`). */
 function tolerates({ key, operator = 'Equal', value = '', effect }: Toleration, taint: NodeTaint): boolean {
-  if (effect !== undefined && effect !== EFFECTS[taint.effect]) return false;
+  if (effect !== undefined && effect !== KUBERNETES_EFFECTS[taint.effect]) return false;
   if (key !== undefined && key !== taint.key) return false;
   return operator === 'Exists' || (key !== undefined && value === (taint.value ?? ''));
 }
@@ -127,8 +127,4 @@ export function machinesToStart(count: number, volumes: Readonly<Record<string, 
 /** The least number that a group can shrink to without taking a machine with a peer on it. */
 export function machinesToKeep(wanted: number, busy: number): number {
   return wanted === 0 ? 0 : Math.max(wanted, busy);
-}
-
-function sorted(value: object): string {
-  return JSON.stringify(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
 }

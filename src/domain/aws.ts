@@ -14,6 +14,13 @@ export type EksLogType = (typeof EKS_LOG_TYPES)[number];
 
 export const TAINT_EFFECTS = ['NO_SCHEDULE', 'PREFER_NO_SCHEDULE', 'NO_EXECUTE'] as const;
 
+/** EKS' words for the effects of taints, in those of Kubernetes. */
+export const KUBERNETES_EFFECTS = {
+  NO_SCHEDULE: 'NoSchedule',
+  PREFER_NO_SCHEDULE: 'PreferNoSchedule',
+  NO_EXECUTE: 'NoExecute',
+} as const satisfies Record<(typeof TAINT_EFFECTS)[number], string>;
+
 /** The parts of the infrastructure. Each may be left to somebody else, who names what to use instead. */
 export const AWS_ROOMS = ['network', 'controlPlane', 'nodeGroups', 'access', 'backupBucket'] as const;
 export type AwsRoom = (typeof AWS_ROOMS)[number];

@@ -1,4 +1,5 @@
 /** What of a StatefulSet can never be changed, and what would change it all the same. Pure. */
+import { canonicalJson } from './canonical-json.ts';
 
 /** Those parts of a StatefulSet's specification that Kubernetes keeps as they were made. */
 export interface FixedShape {
@@ -26,7 +27,7 @@ interface ClaimTemplate {
 export function fixedFieldChanges(live: FixedShape, wanted: FixedShape): string[] {
   const changes: string[] = [];
   const compare = (field: string, before: unknown, after: unknown) => {
-    const [was, is] = [JSON.stringify(sorted(before)), JSON.stringify(sorted(after))];
+    const [was, is] = [canonicalJson(before), canonicalJson(after)];
     if (was !== is) changes.push(`${field} from ${was ?? 'none'} to ${is ?? 'none'}`);
   };
   compare('spec.serviceName', live.serviceName ?? '', wanted.serviceName ?? '');
@@ -52,10 +53,4 @@ export function fixedFieldChanges(live: FixedShape, wanted: FixedShape): string[
 
 function byName(templates: readonly ClaimTemplate[] = []): Map<string, ClaimTemplate> {
   return new Map(templates.map((template) => [template.metadata?.name ?? '', template]));
-}
-
-/** Fields of an object in one order. */
-function sorted(value: unknown): unknown {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
-  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
 }

@@ -4,6 +4,7 @@
  */
 import { planMachines, type MachineStep } from './aws-machines.ts';
 import type { AwsRequest } from './aws.ts';
+import { canonicalJson } from './canonical-json.ts';
 import type { ClusterSpec, ProviderName, QdrantSettings } from './cluster.ts';
 import { FleetError, type FieldError } from './errors.ts';
 import { planMoves } from './rebalance.ts';
@@ -207,8 +208,8 @@ function planConfigure(
 ): UpdateStep[] {
   const changed =
     restart === true ||
-    (resources !== undefined && !sameJson(resources, spec.resources ?? {})) ||
-    (config !== undefined && !sameJson(config, spec.config ?? {}));
+    (resources !== undefined && canonicalJson(resources) !== canonicalJson(spec.resources ?? {})) ||
+    (config !== undefined && canonicalJson(config) !== canonicalJson(spec.config ?? {}));
   if (changed) return [{ kind: 'configure', restarts: pods.length }];
   // A change of the pods that was interrupted; an upgrade brings it to its end as well.
   const outdated = pods.filter(({ current }) => !current).length;
@@ -320,12 +321,4 @@ const UNITS: Readonly<Record<string, number>> = {
 export function bytesOf(quantity: string): number {
   const match = /^(\d+(?:\.\d+)?)([A-Za-z]{0,2})$/.exec(quantity);
   return Number(match?.[1]) * (UNITS[match?.[2] ?? ''] ?? Number.NaN);
-}
-
-function sameJson(a: object, b: object): boolean {
-  return sorted(a) === sorted(b);
-}
-
-function sorted(value: object): string {
-  return JSON.stringify(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
 }

@@ -8,7 +8,8 @@ import type { AwsPlan, NetworkIds } from '../../src/domain/aws-plan.ts';
 import { resolveAws, type AwsRequest } from '../../src/domain/aws.ts';
 import { FleetError, isRetryable } from '../../src/domain/errors.ts';
 import type { EmulatorName } from '../../src/local/aws/emulators.ts';
-import { found, Killed, MISSING, REGION, type Account } from './support.ts';
+import { ifThere } from '../../src/clients/aws/answers.ts';
+import { Killed, MISSING, REGION, type Account } from './support.ts';
 
 let clusters = 0;
 
@@ -115,9 +116,9 @@ export class Site {
     if (!this.has('add-ons')) return;
     const { eks } = await this.account.aws();
     const clusterName = eksNameOf(this.ref);
-    const { addons = [] } = (await found(() => eks.listAddons({ clusterName }))) ?? {};
+    const { addons = [] } = (await ifThere(() => eks.listAddons({ clusterName }))) ?? {};
     for (const addonName of addons) await eks.deleteAddon({ clusterName, addonName });
-    const { associations = [] } = (await found(() => eks.listPodIdentityAssociations({ clusterName }))) ?? {};
+    const { associations = [] } = (await ifThere(() => eks.listPodIdentityAssociations({ clusterName }))) ?? {};
     for (const { associationId } of associations)
       await eks.deletePodIdentityAssociation({ clusterName, associationId });
   }

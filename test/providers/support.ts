@@ -1,6 +1,5 @@
 /** AWS' rooms over an emulator: activities as a workflow would call them, and a look at everything that an account has. */
 import { AwsClients, type Aws, type AwsCall } from '../../src/clients/aws/clients.ts';
-import { isNotFound } from '../../src/clients/aws/errors.ts';
 import { paged } from '../../src/clients/aws/inventory.ts';
 import type { EmulatorName } from '../../src/local/aws/emulators.ts';
 import { inject } from 'vitest';
@@ -222,15 +221,5 @@ class Interfering {
       s3: around('s3', aws.s3),
       sts: around('sts', aws.sts),
     };
-  }
-}
-
-/** The answer, or undefined where the emulator says that there is no such thing. */
-export async function found<T>(ask: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await ask();
-  } catch (error) {
-    if (isNotFound(error)) return undefined;
-    throw error;
   }
 }

@@ -1,5 +1,6 @@
 /** What the changes of a running cluster have in common: the chart and the catalogue in step, pods one by one. */
 import { ApplicationFailure, CancellationScope, isCancellation, log } from '@temporalio/workflow';
+import { canonicalJson } from '../../src/domain/canonical-json.ts';
 import type { ClusterPhase, ClusterSpec } from '../../src/domain/cluster.ts';
 import type { ClusterRef } from '../../src/domain/naming.ts';
 import { control, described, persistent, polled } from './activity-proxies.ts';
@@ -175,15 +176,9 @@ export class Change {
   }
 }
 
+/** The catalogue keeps the fields of an object in an order of its own. */
 function sameFields(spec: ClusterSpec, change: Partial<ClusterSpec>): boolean {
   return Object.entries(change).every(
-    ([field, value]) => canonical(value) === canonical(spec[field as keyof ClusterSpec]),
+    ([field, value]) => canonicalJson(value) === canonicalJson(spec[field as keyof ClusterSpec]),
   );
-}
-
-/** Of a flat object; the catalogue keeps the fields of one in an order of its own. */
-function canonical(value: unknown): string | undefined {
-  return typeof value === 'object' && value !== null
-    ? JSON.stringify(value, Object.keys(value).sort())
-    : JSON.stringify(value);
 }

@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { CoreV1Api, type KubeConfig, type V1Node } from '@kubernetes/client-node';
+import { KUBERNETES_EFFECTS, type NodeTaint } from '../../domain/aws.ts';
 import { ignoring } from '../kubelet/api.ts';
 import { POOL_LABEL } from '../kubelet/nodes.ts';
 import type { Nodegroup } from './proxy/eks.ts';
@@ -11,12 +12,6 @@ import type { AwsProxy } from './proxy/proxy.ts';
 
 /** Value of the label by which the kubelet knows them. */
 export const EKS_POOL = 'eks';
-
-const EFFECTS: Readonly<Record<string, string>> = {
-  NO_SCHEDULE: 'NoSchedule',
-  NO_EXECUTE: 'NoExecute',
-  PREFER_NO_SCHEDULE: 'PreferNoSchedule',
-};
 
 export class Machines {
   readonly #core: CoreV1Api;
@@ -141,7 +136,7 @@ function nodeOf(group: Nodegroup, serial: number, zone: string): V1Node {
       taints: taints.map(({ key, value, effect }) => ({
         key,
         ...(value !== undefined && { value }),
-        effect: EFFECTS[effect] ?? effect,
+        effect: KUBERNETES_EFFECTS[effect as NodeTaint['effect']] ?? effect,
       })),
     },
   };

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { Agent, request } from 'undici';
 import { Kubernetes } from '../../clients/kubernetes.ts';
+import { canonicalJson } from '../../domain/canonical-json.ts';
 import { API_KEY_SECRET, namespaceOf, type ClusterRef } from '../../domain/naming.ts';
 import type { Point } from './digits.ts';
 
@@ -89,8 +90,8 @@ export class ClusterAccess {
         peer,
       );
       for (const { id, vector, payload } of page.points) {
-        hash.update(`${id}\n${canonical(payload)}\n`);
-        hash.update(Array.isArray(vector) ? new Float32Array(vector as number[]) : canonical(vector));
+        hash.update(`${id}\n${canonicalJson(payload)}\n`);
+        hash.update(Array.isArray(vector) ? new Float32Array(vector as number[]) : (canonicalJson(vector) ?? ''));
         points += 1;
       }
       offset = page.next_page_offset;
@@ -150,13 +151,4 @@ interface StoredPoint {
   readonly id: number | string;
   readonly vector: unknown;
   readonly payload: unknown;
-}
-
-/** JSON with the keys of every object in order. */
-function canonical(value: unknown): string {
-  return JSON.stringify(value, (_key, inner: unknown) =>
-    typeof inner === 'object' && inner !== null && !Array.isArray(inner)
-      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : inner,
-  );
 }

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { CALLS_PATH } from '../aws/proxy/proxy.ts';
+import { CALLS_PATH, sdkEndpoints } from '../aws/proxy/proxy.ts';
 import { REPOSITORY } from '../paths.ts';
 import type { Ports } from '../ports.ts';
 import type { Part } from '../supervisor.ts';
@@ -32,9 +32,6 @@ function awsUrl(ports: Ports): string {
 /** What makes a worker use it: the SDKs' own variables, and the fleet's for everything that AWS is asked. */
 export function awsEnvironment(ports: Ports): Record<string, string> {
   const url = awsUrl(ports);
-  const sdk = ['EKS', 'EC2', 'IAM', 'STS', 'AUTO_SCALING'].map(
-    (service) => [`AWS_ENDPOINT_URL_${service}`, url] as const,
-  );
   // What the emulators have made they show at once.
-  return { ...Object.fromEntries(sdk), FLEET_AWS_ENDPOINT: url, FLEET_AWS_CONSISTENCY_SECONDS: '2' };
+  return { ...sdkEndpoints(url), FLEET_AWS_ENDPOINT: url, FLEET_AWS_CONSISTENCY_SECONDS: '2' };
 }

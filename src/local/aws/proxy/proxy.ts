@@ -92,10 +92,9 @@ export class AwsProxy {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** The variables by which the AWS SDKs use the proxy. S3 is not among them. */
+  /** The variables by which the AWS SDKs use the proxy. */
   get env(): Record<string, string> {
-    const names = ['EKS', 'EC2', 'IAM', 'STS', 'AUTO_SCALING'].map((service) => `AWS_ENDPOINT_URL_${service}`);
-    return Object.fromEntries(names.map((name) => [name, this.url]));
+    return sdkEndpoints(this.url);
   }
 
   /** Breaks calls. Rules are tried in the order in which they were given; the first that applies is taken. */
@@ -213,4 +212,10 @@ async function readRequest(incoming: IncomingMessage): Promise<RawRequest> {
   for await (const chunk of incoming) chunks.push(chunk as Buffer);
   const { method = 'GET', url: path = '/', headers } = incoming;
   return { method, path, headers, body: Buffer.concat(chunks) };
+}
+
+/** The variables by which the AWS SDKs use an address. S3 is not among them. */
+export function sdkEndpoints(url: string): Record<string, string> {
+  const names = ['EKS', 'EC2', 'IAM', 'STS', 'AUTO_SCALING'].map((service) => `AWS_ENDPOINT_URL_${service}`);
+  return Object.fromEntries(names.map((name) => [name, url]));
 }
