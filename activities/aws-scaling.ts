@@ -11,6 +11,7 @@ import type { Nodegroup, Update } from '@aws-sdk/client-eks';
 import type { Aws } from '../src/clients/aws/clients.ts';
 import { isExisting } from '../src/clients/aws/errors.ts';
 import type { MachineInfo } from '../src/clients/kubernetes.ts';
+import { issuesText, judgeRunning, type HealthIssue } from '../src/domain/aws-issues.ts';
 import { machinesToKeep, machinesToStart } from '../src/domain/aws-machines.ts';
 import { carries, clientToken, eksNameOf } from '../src/domain/aws-names.ts';
 import type { AwsSpec, NodeTaint } from '../src/domain/aws.ts';
@@ -37,8 +38,6 @@ type Where = ClusterRef & { readonly aws: AwsSpec };
 
 /** SetInstanceProtection takes so many at a time. */
 const PROTECTED_AT_ONCE = 50;
-
-const CAPACITY = /InsufficientInstanceCapacity|InsufficientFreeAddresses|UnsupportedAvailabilityZone|capacity/i;
 
 export function createAwsScalingActivities(deps: ActivityDeps) {
   return {
@@ -94,8 +93,8 @@ export function createAwsScalingActivities(deps: ActivityDeps) {
     /**
      * See to it that a change has come about and the machines have joined, or gone.
      *
-     * @throws FleetError `InfrastructureNotReady` until then; `CapacityUnavailable` or `InfrastructureFailed` when it
-     *   cannot, with what EKS says about it
+     * @throws FleetError `InfrastructureNotReady` until then; `CapacityUnavailable`, `QuotaReached` or
+     *   `InfrastructureFailed` when it cannot, with what EKS says about it
      */
     async awaitMachines({
       machines,
@@ -104,9 +103,10 @@ export function createAwsScalingActivities(deps: ActivityDeps) {
       ...where
     }: Where & MachineChange): Promise<{ machines: number }> {
       const { client, eksCluster, name, group, about } = await open(where, { anyState: true });
+      const issues = group.health?.issues ?? [];
       if (updateId !== undefined) {
         const found = await client.eks.describeUpdate({ name: eksCluster, nodegroupName: name, updateId });
-        requireDone(about, where.aws, found.update);
+        requireDone(about, where.aws, found.update, issues);
       }
       const joined = await joinedMachines(where, name);
       const ready = joined.filter((machine) => machine.ready).length;
@@ -115,8 +115,7 @@ export function createAwsScalingActivities(deps: ActivityDeps) {
         await protect(client, group, left, false);
         return { machines };
       }
-      const issues = (group.health?.issues ?? []).map(({ code, message }) => `${code}: ${message}`).join('; ');
-      if (issues !== '' && ready < machines) throw failure(about, where.aws, issues);
+      if (issues.length > 0 && ready < machines) throw failure(about, where.aws, issues);
       throw new FleetError(
         'InfrastructureNotReady',
         `${about} has ${joined.length} machines, ${ready} of them ready; there are to be ${machines}.`,
@@ -222,19 +221,24 @@ async function begin({ eks }: Aws, request: Parameters<Aws['eks']['updateNodegro
   }
 }
 
-function requireDone(about: string, spec: AwsSpec, update: Update | undefined): void {
+function requireDone(about: string, spec: AwsSpec, update: Update | undefined, health: readonly HealthIssue[]): void {
   if (update?.status === 'Successful') return;
   if (update?.status === 'Failed' || update?.status === 'Cancelled') {
-    const why = (update.errors ?? []).map(({ errorCode, errorMessage }) => `${errorCode}: ${errorMessage}`).join('; ');
-    throw failure(about, spec, why === '' ? `the update is ${update.status}` : why);
+    const errors = (update.errors ?? []).map(
+      ({ errorCode: code, errorMessage: message, resourceIds }): HealthIssue => ({ code, message, resourceIds }),
+    );
+    throw failure(about, spec, [...errors, ...health], `its update is ${update.status}`);
   }
-  throw new FleetError('InfrastructureNotReady', `${about}: its update is ${update?.status ?? 'not listed yet'}.`);
+  const said = health.length === 0 ? '' : `: ${issuesText(health)}`;
+  throw new FleetError(
+    'InfrastructureNotReady',
+    `${about}: its update is ${update?.status ?? 'not listed yet'}${said}.`,
+  );
 }
 
-function failure(about: string, { instanceType }: AwsSpec, why: string): FleetError {
-  if (!CAPACITY.test(why)) return new FleetError('InfrastructureFailed', `${about} could not be changed: ${why}.`);
-  return new FleetError(
-    'CapacityUnavailable',
-    `${about} could not start more machines: ${why}. Try again later, or make a cluster with another "aws.instanceType" than ${instanceType} and restore a backup into that.`,
-  );
+/** @param otherwise what is known where AWS names no reason */
+function failure(about: string, { instanceType }: AwsSpec, issues: readonly HealthIssue[], otherwise = ''): FleetError {
+  const { code, remedy } = judgeRunning(issues, instanceType);
+  const why = issues.length === 0 ? `${otherwise}, and EKS names no reason` : issuesText(issues);
+  return new FleetError(code, `${about} could not be changed: ${why}. ${remedy}`);
 }

@@ -20,19 +20,16 @@ export function issuesText(issues: readonly HealthIssue[] = []): string {
 }
 
 const CAPACITY = /Insufficient\w*Capacity|UnsupportedAvailabilityZone|not currently have sufficient/;
+const NO_ADDRESSES = /InsufficientFreeAddresses|IpNotAvailable/;
 
-/** Remedies by the issue's code. Codes: EKS API Reference, `Issue`, `ClusterIssue` and `AddonIssue`. */
+/** Remedies by the issue's code. Codes: EKS API Reference, `Issue`, `ClusterIssue`, `AddonIssue` and `ErrorDetail`. */
 const REMEDIES: readonly (readonly [codes: RegExp, remedy: string])[] = [
-  [
-    /InsufficientFreeAddresses/,
-    'The subnets have no addresses left: ask for a larger "aws.cidr", or other "aws.subnetIds".',
-  ],
   [
     /NodeCreationFailure/,
     'The machines run but cannot reach the control plane: see that their subnets have a route out, and that the role in "aws.roles.node", where one is given, has the policies of EKS nodes.',
   ],
   [
-    /AccessDenied|Iam|PermissionFailure/,
+    /AccessDenied|OperationNotPermitted|Iam|PermissionFailure/,
     'See that the roles are there and allow what docs/iam says, also within the permissions boundary.',
   ],
   [/Kms/, 'See that the key in "aws.secretsEncryptionKeyArn" is there, is enabled, and may be used.'],
@@ -54,10 +51,28 @@ export function judge(issues: readonly HealthIssue[] = []): { code: ErrorCode; r
     const remedy = 'Choose another "aws.instanceType" or other "aws.availabilityZones", or try again later.';
     return { code: 'CapacityUnavailable', remedy };
   }
+  if (NO_ADDRESSES.test(text)) {
+    const remedy = 'The subnets have no addresses left: ask for a larger "aws.cidr", or other "aws.subnetIds".';
+    return { code: 'CapacityUnavailable', remedy };
+  }
   const codes = issues.map(({ code = 'Unknown' }) => code).join(' ');
   const [, remedy] = REMEDIES.find(([pattern]) => pattern.test(codes)) ?? [
     undefined,
     'Mend what AWS names, then try again.',
   ];
-  return { code: /InsufficientFreeAddresses/.test(codes) ? 'CapacityUnavailable' : 'InfrastructureFailed', remedy };
+  return { code: 'InfrastructureFailed', remedy };
+}
+
+/** The same for machines of a cluster that runs, whose type and network are as they were made. */
+export function judgeRunning(
+  issues: readonly HealthIssue[],
+  instanceType: string,
+): { code: ErrorCode; remedy: string } {
+  const { code, remedy } = judge(issues);
+  if (code !== 'CapacityUnavailable') return { code, remedy };
+  const text = issuesText(issues);
+  const [first, other] = CAPACITY.test(text)
+    ? ['Try again later', `another "aws.instanceType" than ${instanceType}`]
+    : ['Free addresses in the subnets', 'a larger "aws.cidr"'];
+  return { code, remedy: `${first}, or make a cluster with ${other} and restore a backup into that.` };
 }

@@ -13,6 +13,7 @@ const QUOTAS: Readonly<Record<string, readonly [name: string, service: string, c
   RulesPerSecurityGroupLimitExceeded: ['Inbound or outbound rules per security group', 'vpc', 'L-0EA8095F'],
   SecurityGroupLimitExceeded: ['VPC security groups per Region', 'vpc', 'L-E79EC296'],
   NetworkInterfaceLimitExceeded: ['Network interfaces per Region', 'vpc', 'L-DF5E4CA3'],
+  EniLimitReached: ['Network interfaces per Region', 'vpc', 'L-DF5E4CA3'],
   AddressLimitExceeded: ['EC2-VPC Elastic IPs', 'ec2', 'L-0263D0A3'],
   VcpuLimitExceeded: ['Running On-Demand Standard instances (vCPUs)', 'ec2', 'L-1216C47A'],
   InstanceLimitExceeded: ['Running On-Demand Standard instances (vCPUs)', 'ec2', 'L-1216C47A'],

@@ -3,9 +3,11 @@
  * add-on that fails. The failure says why and what to do, nothing is left, and the same request succeeds afterwards.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { AwsPlan } from '../../src/domain/aws-plan.ts';
 import type { FleetError } from '../../src/domain/errors.ts';
 import { awsErrors, type FaultRule } from '../../src/local/aws/proxy/faults.ts';
 import { nodegroupIssues, type Hold, type Issue } from '../../src/local/aws/proxy/pace.ts';
+import { until } from '../support/fleet.ts';
 import { FaultyAccount, more, REQUEST } from './faulty.ts';
 import type { Site } from './site.ts';
 
@@ -23,7 +25,6 @@ beforeAll(async () => {
 afterAll(() => faulty.close());
 
 const issue = (code: string, message: string): Issue => ({ code, message, resourceIds: ['thing-1'] });
-const VCPU = 'VcpuLimitExceeded - You have requested more vCPU capacity than your current vCPU limit of 32 allows.';
 
 interface Failure {
   readonly hold?: Hold;
@@ -43,7 +44,7 @@ const FAILURES: Readonly<Record<string, Failure>> = {
     ],
   },
   'a node group beyond the quota of machines': {
-    hold: group(issue('AsgInstanceLaunchFailures', `Could not launch On-Demand Instances. ${VCPU}`)),
+    hold: group(nodegroupIssues.vcpuQuota()),
     code: 'QuotaReached',
     says: [/"Running On-Demand Standard instances \(vCPUs\)"/, /L-1216C47A/],
   },
@@ -150,6 +151,84 @@ describe('it cannot be made', () => {
     site.runId = `second-run-of-${site.operation}`;
     await site.provision(REQUEST);
     expect(more(before, await faulty.inventory())).toEqual(clean);
+    await site.remove();
+    expect(await faulty.inventory()).toEqual(before);
+  });
+});
+
+const update = (hold: Pick<Hold, 'fails' | 'degrades'>): Hold => ({ kind: 'nodegroup', during: 'update', ...hold });
+const NO_MORE: Readonly<Record<string, Failure>> = {
+  'no capacity in the zone': {
+    hold: update({ fails: [nodegroupIssues.insufficientCapacity()] }),
+    code: 'CapacityUnavailable',
+    says: [/"workers" of .* \(m6i.large\) could not be changed: AsgInst/, /than m6i.large and restore a backup/],
+  },
+  'the quota of machines': {
+    hold: update({ fails: [nodegroupIssues.vcpuQuota()] }),
+    code: 'QuotaReached',
+    says: [/VcpuLimitExceeded/, /"Running On-Demand Standard instances \(vCPUs\)"/, /L-1216C47A/],
+  },
+  'the quota of machines, told by the group after its update': {
+    hold: update({ degrades: [nodegroupIssues.vcpuQuota()] }),
+    code: 'QuotaReached',
+    says: [/VcpuLimitExceeded/, /"Running On-Demand Standard instances \(vCPUs\)"/, /L-1216C47A/],
+  },
+  'the quota of network interfaces': {
+    hold: update({ fails: [issue('EniLimitReached', 'No more elastic network interfaces.')] }),
+    code: 'QuotaReached',
+    says: [/"Network interfaces per Region"/],
+  },
+  'no addresses in the subnets': {
+    hold: update({
+      fails: [issue('AsgInstanceLaunchFailures', 'Could not launch. InsufficientFreeAddressesInSubnet - none left.')],
+    }),
+    code: 'CapacityUnavailable',
+    says: [/Free addresses in the subnets, or make a cluster with a larger "aws.cidr"/],
+  },
+  'a role that lost its permission': {
+    hold: update({ fails: [issue('AccessDenied', 'Not authorized to launch instances.')] }),
+    code: 'InfrastructureFailed',
+    says: [/AccessDenied: Not authorized/, /docs\/iam/],
+  },
+};
+
+describe('it cannot have more machines', () => {
+  let site: Site;
+  let plan: AwsPlan;
+  let eksCluster = '';
+  let before: string[];
+  beforeAll(async () => {
+    before = await faulty.inventory();
+    site = faulty.site();
+    ({ plan, eksCluster } = await site.provision(REQUEST));
+  });
+  // Machines of which nobody in Kubernetes knows: other tests' groups have the same name, and fewer.
+  const machines = 9;
+
+  test.each(Object.keys(NO_MORE))('%s: why, and what to do about a cluster that runs', async (name) => {
+    const { hold, code, says } = NO_MORE[name] ?? { code: '', says: [] };
+    const where = { ...site.ref, aws: plan.spec };
+    const nodegroupName = 'workers';
+    const size = async () => {
+      const { eks } = await faulty.account.aws();
+      return (await eks.describeNodegroup({ clusterName: eksCluster, nodegroupName })).nodegroup?.scalingConfig;
+    };
+    if (hold !== undefined) faulty.proxy.hold(hold);
+    const begun = await site.run((a) => a.setMachines({ ...where, machines }));
+    const error = await site
+      .run((a) => a.awaitMachines({ ...where, ...begun }))
+      .then(
+        () => expect.unreachable('they are there'),
+        (failure: FleetError) => failure,
+      );
+    expect(error.code).toBe(code);
+    for (const pattern of says) expect(error.message).toMatch(pattern);
+    // The way back, as the workflow goes it.
+    await site.run((a) => a.setMachines({ ...where, machines: 3 }));
+    await until('the update is over', async () => (await size())?.desiredSize === 3);
+  });
+
+  test('and all goes in the end', async () => {
     await site.remove();
     expect(await faulty.inventory()).toEqual(before);
   });

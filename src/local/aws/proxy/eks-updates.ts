@@ -116,7 +116,10 @@ export class EksUpdates {
         errorMessage: message,
         resourceIds,
       }));
-      if (course.fails === undefined) this.#resources.change(key, plan.changes);
+      if (course.fails !== undefined) return;
+      const { degrades } = course;
+      const health = { status: degrades === undefined ? 'ACTIVE' : 'DEGRADED', health: { issues: degrades ?? [] } };
+      this.#resources.change(key, { ...plan.changes, ...(kind === 'nodegroup' && health) });
     };
     if (course.describes === 0) settle();
     else this.#resources.begin(key, { ...course, phase: 'update', left: course.describes, settle });

@@ -19,6 +19,8 @@ export interface Hold {
   readonly describes?: number;
   /** It fails then, for these reasons: CREATE_FAILED, DELETE_FAILED, FAILED, or an update that ends in Failed. */
   readonly fails?: readonly Issue[];
+  /** An update of a node group succeeds, and the group is DEGRADED for these reasons until the next one. */
+  readonly degrades?: readonly Issue[];
 }
 
 export type PaceDefaults = Readonly<Record<Phase, number>>;
@@ -27,6 +29,7 @@ export type PaceDefaults = Readonly<Record<Phase, number>>;
 export interface Course {
   readonly describes: number;
   readonly fails?: readonly Issue[];
+  readonly degrades?: readonly Issue[];
 }
 
 /** Reasons for a failed node group, as EKS words them. */
@@ -36,6 +39,13 @@ export const nodegroupIssues = {
     message:
       `Could not launch On-Demand Instances. InsufficientInstanceCapacity - We currently do not have sufficient ` +
       `${type} capacity in the Availability Zone you requested (${zone}). Launching EC2 instance failed.`,
+    resourceIds: ['eks-node-group-asg'],
+  }),
+  vcpuQuota: (limit = 32): Issue => ({
+    code: 'AsgInstanceLaunchFailures',
+    message:
+      `Could not launch On-Demand Instances. VcpuLimitExceeded - You have requested more vCPU capacity than your ` +
+      `current vCPU limit of ${limit} allows for the instance bucket that the specified instance type belongs to.`,
     resourceIds: ['eks-node-group-asg'],
   }),
   subnetConfiguration: (subnet = 'subnet-0a'): Issue => ({
@@ -76,6 +86,7 @@ export class Pace {
     return {
       describes: hold?.describes ?? this.#defaults[during],
       ...(hold?.fails !== undefined && { fails: hold.fails }),
+      ...(hold?.degrades !== undefined && { degrades: hold.degrades }),
     };
   }
 }
