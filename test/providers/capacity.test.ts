@@ -2,6 +2,7 @@
  * AWS takes the request and cannot make it, or cannot remove it: a zone without capacity, a control plane, gateway or
  * add-on that fails. The failure says why and what to do, nothing is left, and the same request succeeds afterwards.
  */
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { AwsPlan } from '../../src/domain/aws-plan.ts';
 import type { FleetError } from '../../src/domain/errors.ts';
@@ -214,6 +215,8 @@ describe('it cannot have more machines', () => {
       return (await eks.describeNodegroup({ clusterName: eksCluster, nodegroupName })).nodegroup?.scalingConfig;
     };
     if (hold !== undefined) faulty.proxy.hold(hold);
+    // Each change is a run of its own, which its client tokens derive from.
+    site.runId = randomUUID();
     const begun = await site.run((a) => a.setMachines({ ...where, machines }));
     const error = await site
       .run((a) => a.awaitMachines({ ...where, ...begun }))
