@@ -17,7 +17,7 @@ import { carries, clientToken, eksNameOf } from '../src/domain/aws-names.ts';
 import type { AwsSpec, NodeTaint } from '../src/domain/aws.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { namespaceOf, type ClusterRef } from '../src/domain/naming.ts';
-import { ordinalOf } from '../src/domain/update-plan.ts';
+import { ordinalOf } from '../src/domain/scaling-plan.ts';
 import { Ledger } from './aws-ledger.ts';
 import { describeGroup, groupName, taintsOf } from './aws-node-groups.ts';
 import { workflowRun } from './context.ts';
@@ -127,7 +127,7 @@ export function createAwsScalingActivities(deps: ActivityDeps) {
       const { client, group } = await open(where, { anyState: true });
       const { kubernetes } = await deps.clusters.of(where);
       const ofPeer = new Map<number, string>();
-      for (const { claim, zone } of await kubernetes.volumeZones(namespaceOf(where))) {
+      for (const { claim, zone } of await kubernetes.volumePlaces(namespaceOf(where))) {
         if (zone !== undefined) ofPeer.set(ordinalOf(claim), zone);
       }
       const volumes: Record<string, number> = {};
@@ -176,7 +176,7 @@ export function createAwsScalingActivities(deps: ActivityDeps) {
     // Their driver runs on the machines, and detaches them in good order.
     const { kubernetes } = await deps.clusters.of(where);
     const attached = await kubernetes.attachedVolumes();
-    const volumes = (await kubernetes.volumeZones(namespaceOf(where))).filter(({ volume }) => attached.has(volume));
+    const volumes = (await kubernetes.volumePlaces(namespaceOf(where))).filter(({ volume }) => attached.has(volume));
     if (volumes.length > 0) {
       throw new FleetError('ClusterNotReady', `${volumes.length} volumes of "${eksCluster}" are still attached.`);
     }

@@ -1,24 +1,20 @@
-/** Changing a running cluster: the plan, moving shards, taking peers out, restarting pods one by one. */
+/** Changing a running cluster: the plan, its pods one by one, their volumes, and how it is in the end. */
 import type { QdrantClient } from '../src/clients/qdrant.ts';
 import type { ClusterSpec } from '../src/domain/cluster.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { namespaceOf, RELEASE_NAME, type ClusterRef } from '../src/domain/naming.ts';
-import { planMoves, type ShardMove } from '../src/domain/rebalance.ts';
 import { compareVersions, parseVersion, sameVersion } from '../src/domain/releases.ts';
-import {
-  bytesOf,
-  ordinalOf,
-  planUpdate,
-  stayingPeers,
-  type UpdatePlan,
-  type UpdateRequest,
-} from '../src/domain/update-plan.ts';
+import { bytesOf } from '../src/domain/quantities.ts';
+import { ordinalOf } from '../src/domain/scaling-plan.ts';
+import { planUpdate, type UpdatePlan, type UpdateRequest } from '../src/domain/update-plan.ts';
 import { whyNotStarting } from '../src/domain/pod-trouble.ts';
+import { tellAbsent } from './absence.ts';
 import { refuseFixedFields } from './chart.ts';
+import { freeDisk } from './disk.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { observe, unrest } from './observe.ts';
-import { POD_SELECTOR, reachablePeers, requireAwake } from './peers.ts';
+import { POD_SELECTOR, requireAwake } from './peers.ts';
 
 export interface PlannedUpdate extends UpdatePlan {
   /** As the catalogue has it, which is how the chart was applied last. */
@@ -62,7 +58,10 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
           }
         }
       }
-      const plan = planUpdate(row.spec, request, observed.cluster, config.FLEET_QDRANT_RELEASES);
+      const { nodes, replicas = row.spec.nodes } = { ...observed.cluster, nodes: request.nodes ?? row.spec.nodes };
+      const { disks } = nodes < replicas ? await freeDisk(deps, ref) : { disks: {} };
+      const seen = { ...observed.cluster, disks };
+      const plan = planUpdate(row.spec, request, seen, config.FLEET_QDRANT_RELEASES);
       // Before a backup is taken or a shard moved for a change that could not be made.
       if (plan.steps.length > 0) await refuseFixedFields(deps, ref, row.spec, signal());
       const versions = observed.cluster.pods.flatMap(({ version }) => parseVersion(version ?? '') ?? []);
@@ -74,87 +73,18 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
       };
     },
 
-    /** The next shard moves that lead to an even placement on the first `nodes` pods; empty when there is one. */
-    async planShardMoves({
-      nodes,
-      limit,
-      ...ref
-    }: ClusterRef & { nodes: number; limit: number }): Promise<{ moves: ShardMove[]; remaining: number }> {
-      const { cluster } = await observe(deps, ref, signal());
-      const keep = stayingPeers(cluster.pods, nodes);
-      if (keep.length < nodes) {
-        throw new FleetError('ClusterNotReady', `${keep.length} of the ${nodes} peers that stay answer.`);
-      }
-      const moves = planMoves(cluster.placements, keep);
-      return { moves: moves.slice(0, limit), remaining: Math.max(moves.length - limit, 0) };
-    },
-
-    /**
-     * See to it that a replica has moved. Starts the transfer, or looks at the one that runs; to be repeated until it
-     * no longer says `ClusterNotReady`. A transfer that Qdrant gave up is started again.
-     */
-    async moveShard({ move, ...ref }: ClusterRef & { move: ShardMove }): Promise<void> {
-      const { collection, shard, from, to } = move;
-      const [{ client }] = await reachablePeers(deps, ref, signal());
-      const what = `Shard ${shard} of "${collection}"`;
-      const view = await client.collectionCluster(collection).catch((error: unknown) => {
-        // Dropped meanwhile, by whoever owns the data.
-        if (FleetError.is(error, 'QdrantRejected') && error.message.includes("doesn't exist")) return undefined;
-        throw error;
-      });
-      if (view === undefined) return;
-      if (view.moving.some((transfer) => transfer.shard === shard)) {
-        throw new FleetError('ClusterNotReady', `${what} is on its way.`);
-      }
-      const replicas = [...view.local.map((local) => ({ ...local, peerId: view.peerId })), ...view.remote].filter(
-        (replica) => replica.shard_id === shard,
-      );
-      const source = replicas.find(({ peerId }) => peerId === from);
-      const target = replicas.find(({ peerId }) => peerId === to);
-      if (source === undefined) {
-        if (target === undefined || target.state === 'Active') return;
-        throw new FleetError('ClusterNotReady', `${what} is ${target.state} on peer ${to}.`);
-      }
-      if (target !== undefined) {
-        throw new FleetError('ClusterNotReady', `${what} is ${target.state} on peer ${to}, and still on peer ${from}.`);
-      }
-      await client.moveShard(collection, { shard, from, to });
-      throw new FleetError('ClusterNotReady', `${what} begins to move from peer ${from} to peer ${to}.`);
-    },
-
-    /** Stop the transfers of these moves, so that nothing moves any more when nobody waits for it. */
-    async abortShardMoves({ moves, ...ref }: ClusterRef & { moves: readonly ShardMove[] }): Promise<void> {
-      const [{ client }] = await reachablePeers(deps, ref, signal());
-      for (const { collection, shard, from, to } of moves) {
-        await client.abortTransfer(collection, { shard, from, to });
-      }
-    },
-
-    /** Take the peers of the pods from ordinal `nodes` up out of consensus. They hold no shards any more. */
-    async removePeers({ nodes, ...ref }: ClusterRef & { nodes: number }): Promise<{ removed: number }> {
-      const { cluster, peers } = await observe(deps, ref, signal());
-      const [first] = peers;
-      if (ordinalOf(first.name) >= nodes) {
-        throw new FleetError('ClusterNotReady', 'None of the peers that stay answers.');
-      }
-      const leaving = peers.filter(({ name }) => ordinalOf(name) >= nodes).map(({ id }) => id);
-      const held = cluster.placements.find(({ shards }) =>
-        shards.some(({ replicas }) => replicas.some(({ peer }) => leaving.includes(peer))),
-      );
-      if (held !== undefined) {
-        throw new FleetError('TopologyUnstable', `Shards of "${held.collection}" came back to a peer that is leaving.`);
-      }
-      let removed = 0;
-      for (const id of leaving.toReversed()) if (await first.client.removePeer(id)) removed += 1;
-      return { removed };
-    },
-
     /** @throws FleetError `ClusterNotReady` while pods from ordinal `nodes` up are there */
     async awaitPodsGone({ nodes, ...ref }: ClusterRef & { nodes: number }): Promise<void> {
       const { kubernetes } = await clusters.of(ref);
       const pods = await kubernetes.pods(namespaceOf(ref), POD_SELECTOR);
-      const left = pods.filter(({ name }) => ordinalOf(name) >= nodes).map(({ name }) => name);
-      if (left.length > 0) throw new FleetError('ClusterNotReady', `${left.join(', ')} still there.`);
+      const left = pods.filter(({ name }) => ordinalOf(name) >= nodes);
+      if (left.length === 0) return;
+      const why = await tellAbsent(
+        deps,
+        ref,
+        left.map((pod) => ({ ...pod, reason: 'stopping' })),
+      );
+      throw new FleetError('ClusterNotReady', `${left.map(({ name }) => name).join(', ')} still there (${why}).`);
     },
 
     /** Remove the volume claims of pods from ordinal `nodes` up, with what is on them. */
@@ -277,7 +207,8 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
     }: ClusterRef & { nodes: number }): Promise<{ degraded?: string; serving: boolean }> {
       try {
         const observed = await observe(deps, ref, signal());
-        const degraded = unrest(observed, nodes);
+        const { unreachable } = observed;
+        const degraded = unreachable.length > 0 ? await tellAbsent(deps, ref, unreachable) : unrest(observed, nodes);
         const serving = observed.cluster.placements.every(({ shards }) =>
           shards.every(({ replicas }) => replicas.some(({ state }) => state === 'Active')),
         );

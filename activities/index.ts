@@ -21,6 +21,7 @@ import { createQdrantActivities } from './qdrant.ts';
 import { createRecoveryActivities } from './recovery.ts';
 import { createRestoreActivities } from './restore.ts';
 import { createRetentionActivities } from './retention.ts';
+import { createShardMoveActivities } from './shard-moves.ts';
 import { createShardPackActivities } from './shard-packs.ts';
 import { createSnapshotTransferActivities } from './snapshot-transfer.ts';
 import { createSnapshotsLeftActivities } from './snapshots-left.ts';
@@ -40,6 +41,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createKubernetesActivities(deps),
     ...createHelmActivities(deps),
     ...createClusterUpdateActivities(deps),
+    ...createShardMoveActivities(deps),
     ...createApiKeyActivities(deps),
     ...createBackupLaneActivities(deps),
     ...createBackupStoreActivities(deps),

@@ -3,7 +3,8 @@ import type { QdrantClient } from '../src/clients/qdrant.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { namespaceOf, RELEASE_NAME, type ClusterRef } from '../src/domain/naming.ts';
 import type { CollectionPlacement } from '../src/domain/topology.ts';
-import { bytesOf, type ObservedCluster } from '../src/domain/update-plan.ts';
+import { bytesOf } from '../src/domain/quantities.ts';
+import type { ObservedCluster } from '../src/domain/update-plan.ts';
 import type { ActivityDeps } from './deps.ts';
 import { POD_SELECTOR, survey, type Peer, type Unreachable } from './peers.ts';
 
@@ -51,11 +52,12 @@ export async function observe(deps: ActivityDeps, ref: ClusterRef, signal: Abort
     }),
     peers: Object.keys(first.view.peers),
     placements: await readPlacements(first.client, await first.client.collections()),
-    claims: found.map(({ name, requested, className }) => ({
+    claims: found.map(({ name, requested, className, labels }) => ({
       name,
       bytes: bytesOf(requested),
       className,
       expandable: expandable.get(className) ?? false,
+      ofSet: labels['app.kubernetes.io/instance'] === RELEASE_NAME,
     })),
     dataBytes: Object.fromEntries(peers.flatMap(({ id }, at) => (sizes[at] === undefined ? [] : [[id, sizes[at]]]))),
   };

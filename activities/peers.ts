@@ -19,6 +19,9 @@ export interface Peer {
 export interface Unreachable {
   readonly name: string;
   readonly reason: string;
+  /** The node that it is bound to, or why no node has it. */
+  readonly node?: string;
+  readonly unscheduled?: string;
   /** Why waiting for it is of no use. */
   readonly trouble?: string;
 }
@@ -50,11 +53,13 @@ export async function survey(
   const unreachable: Unreachable[] = [];
   await Promise.all(
     pods.map(async (pod) => {
-      const { name, ip, ready, reason } = pod;
+      const { name, ip, ready, reason, node, unscheduled } = pod;
+      const place = { ...(node !== undefined && { node }), ...(unscheduled !== undefined && { unscheduled }) };
       const host = config.FLEET_QDRANT_RESOLVER === 'dns' ? `${name}.${RELEASE_NAME}-headless.${namespace}.svc` : ip;
       if (!ready || host === undefined) {
         const trouble = whyNotStarting(namespace, pod);
-        unreachable.push({ name, reason: `pod is not ready (${reason})`, ...(trouble !== undefined && { trouble }) });
+        const because = `pod is not ready (${reason})`;
+        unreachable.push({ name, reason: because, ...place, ...(trouble !== undefined && { trouble }) });
         return;
       }
       const client = new QdrantClient({ url: `http://${host}:${config.FLEET_QDRANT_HTTP_PORT}`, apiKey, signal });
@@ -63,7 +68,7 @@ export async function survey(
         peers.push({ id: view.peerId, name, client, view });
       } catch (error) {
         if (!FleetError.is(error, 'QdrantUnavailable')) throw error;
-        unreachable.push({ name, reason: messageOf(error) });
+        unreachable.push({ name, reason: messageOf(error), ...place });
       }
     }),
   );

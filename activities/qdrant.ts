@@ -5,6 +5,7 @@ import type { CollectionSpec } from '../src/domain/cluster.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
+import { tellAbsent } from './absence.ts';
 import { attempt, signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { peerById, reachablePeers, survey } from './peers.ts';
@@ -33,7 +34,7 @@ export function createQdrantActivities(deps: ActivityDeps) {
       if (first === undefined || peers.length < nodes) {
         const stuck = unreachable.flatMap(({ trouble }) => trouble ?? []);
         if (stuck.length > 0) throw new FleetError('PodCannotStart', stuck.join(' '));
-        const why = unreachable.map(({ name, reason }) => `${name}: ${reason}`).join('; ') || 'no pods yet';
+        const why = unreachable.length === 0 ? 'no pods yet' : await tellAbsent(deps, ref, unreachable);
         throw new FleetError('ClusterNotReady', `${peers.length} of ${nodes} peers answer (${why}).`);
       }
       for (const { name, view } of peers) {

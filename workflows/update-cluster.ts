@@ -1,4 +1,12 @@
-import { CancellationScope, continueAsNew, executeChild, workflowInfo } from '@temporalio/workflow';
+import {
+  CancellationScope,
+  continueAsNew,
+  executeChild,
+  isCancellation,
+  log,
+  workflowInfo,
+} from '@temporalio/workflow';
+import { FleetError } from '../src/domain/errors.ts';
 import { parseUpdateInput, type UpdateInput } from '../src/domain/input.ts';
 import type { ShardMove } from '../src/domain/rebalance.ts';
 import type { UpdateStep } from '../src/domain/update-plan.ts';
@@ -6,7 +14,7 @@ import { BackupCluster } from './backup-cluster.ts';
 import { control, persistent, polled, preflight } from './shared/activity-proxies.ts';
 import { changeMachines, isMachineStep, machineWords } from './shared/aws-machines.ts';
 import { Change } from './shared/change.ts';
-import { isFailure } from './shared/failures.ts';
+import { isFailure, reasonOf } from './shared/failures.ts';
 import { checked } from './shared/input.ts';
 import { runOperation, type Operation } from './shared/operation.ts';
 
@@ -19,6 +27,10 @@ const REST_SECONDS = 600;
 const BATCH = 50;
 /** Collections whose shards move at the same time, one shard of each. */
 const LANES = 4;
+/** A peer that goes away so often while one shard moves will go again. */
+const MAX_ABSENCES = 20;
+/** Seconds that a failing change tries to stop the transfers that it began; without a majority of peers nobody can. */
+const ABORT_SECONDS = 120;
 
 /**
  * Change a cluster: nodes, version, volumes, resources, configuration. The difference to what is there decides what is
@@ -29,7 +41,7 @@ const LANES = 4;
  */
 export async function UpdateCluster(
   input: unknown,
-): Promise<{ steps: readonly string[]; downtime: readonly string[] }> {
+): Promise<{ steps: readonly string[]; downtime: readonly string[]; notes?: readonly string[] }> {
   const {
     tenant,
     cluster,
@@ -43,7 +55,8 @@ export async function UpdateCluster(
   return runOperation({ kind: 'update', ref, steps }, async (operation) => {
     if (dryRun === true) {
       const plan = await operation.step(PLAN, () => preflight.planClusterUpdate({ ...ref, request }));
-      return { steps: plan.steps.map(wordsOf), downtime: plan.downtime };
+      const { downtime, notes } = plan;
+      return { steps: plan.steps.map(wordsOf), downtime, ...(notes !== undefined && { notes }) };
     }
     await operation.step(LEASE, () => control.takeLease({ ...ref, mode: 'exclusive' }));
     const plan = await operation.step(
@@ -52,7 +65,8 @@ export async function UpdateCluster(
         control.planClusterUpdate.executeWithOptions(polled(REST_SECONDS, 'Look at the cluster, plan the change'), [
           { ...ref, request },
         ]),
-      ({ steps: found }) => (found.length === 0 ? 'nothing to do' : `${found.length} steps`),
+      ({ steps: found, notes = [] }) =>
+        [found.length === 0 ? 'nothing to do' : `${found.length} steps`, ...notes].join('; '),
     );
     const names = plan.steps.map(wordsOf);
     operation.expect(names);
@@ -128,7 +142,9 @@ async function perform(step: UpdateStep, name: string, change: Change, context: 
       await change.enter('SCALING');
       // A peer that has left consensus must not go on running.
       await CancellationScope.nonCancellable(async () => {
-        await control.removePeers({ ...ref, nodes: step.nodes });
+        await control.removePeers.executeWithOptions(change.wait('Take empty peers out of consensus'), [
+          { ...ref, nodes: step.nodes },
+        ]);
         await change.apply({ nodes: step.nodes });
         await change.awaitPodsGone(step.nodes);
         await control.removeSurplusClaims({ ...ref, nodes: step.nodes });
@@ -159,15 +175,49 @@ async function moveShards(nodes: number, name: string, change: Change, context: 
       });
     } catch (error) {
       if (!isFailure(error)) throw error;
-      await CancellationScope.nonCancellable(() => persistent.abortShardMoves({ ...ref, moves }));
+      await CancellationScope.nonCancellable(() => abort(moves));
       throw error;
     }
     if (workflowInfo().continueAsNewSuggested) await continueAsNew<typeof UpdateCluster>(context.input);
   }
 
-  function moveShard(move: ShardMove): Promise<void> {
+  /**
+   * A transfer may take its time. A peer that is away may take no longer than a pod may take to start: its machine may
+   * never come back.
+   */
+  async function moveShard(move: ShardMove): Promise<void> {
     const what = `Shard ${move.shard} of "${move.collection}" from peer ${move.from} to peer ${move.to}`;
-    return control.moveShard.executeWithOptions(polled(context.moveTimeoutSeconds, what), [{ ...ref, move }]);
+    const end = Date.now() + context.moveTimeoutSeconds * 1000;
+    for (let absences = 1; ; absences += 1) {
+      const seconds = Math.max((end - Date.now()) / 1000, 1);
+      const waits = await control.moveShard.executeWithOptions(polled(seconds, what), [{ ...ref, move }]);
+      // Nothing, or null out of a history.
+      if (!waits) return;
+      if (absences === MAX_ABSENCES) {
+        throw new FleetError('ClusterNotReady', `${waits.away} That was the ${MAX_ABSENCES}th time while it moved.`);
+      }
+      context.operation.say(name, waits.away);
+      try {
+        await change.awaitPeers();
+      } catch (error) {
+        if (!isFailure(error) || isCancellation(error)) throw error;
+        const { code, message } = reasonOf(error);
+        const [told, why] = code === 'Internal' ? (['ClusterNotReady', waits.away] as const) : [code, message];
+        throw new FleetError(told, `${what} did not move. ${why} What has moved stays; repeat the update afterwards.`);
+      }
+    }
+  }
+
+  async function abort(moves: readonly ShardMove[]): Promise<void> {
+    try {
+      await persistent.abortShardMoves.executeWithOptions(polled(ABORT_SECONDS, 'Stop what is on its way'), [
+        { ...ref, moves },
+      ]);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      // What the change failed with says more.
+      log.warn('could not stop the shards on their way', { ...reasonOf(error) });
+    }
   }
 }
 

@@ -15,6 +15,7 @@ import {
 } from '@kubernetes/client-node';
 import { FleetError, messageOf } from '../domain/errors.ts';
 import type { ContainerState } from '../domain/pod-trouble.ts';
+import type { NodeState, PlacedVolume } from '../domain/pod-absence.ts';
 import type { FixedShape } from '../domain/stateful-set.ts';
 import type { AppliedObject } from '../domain/kubernetes-objects.ts';
 
@@ -29,6 +30,9 @@ export interface PodInfo {
   readonly ready: boolean;
   /** Why it is not ready, as Kubernetes words it. */
   readonly reason: string;
+  /** The node that it is bound to, or why no node has it. */
+  readonly node?: string;
+  readonly unscheduled?: string;
   /** Of its Qdrant container; absent until a kubelet has told. */
   readonly container?: ContainerState;
 }
@@ -76,6 +80,7 @@ export interface ClaimInfo {
   readonly capacity: string;
   readonly className: string;
   readonly conditions: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
 }
 
 export interface SecretInfo {
@@ -184,7 +189,7 @@ export class Kubernetes {
     const { items } = await call(`list pods in ${namespace}`, () =>
       this.#core.listNamespacedPod({ namespace, ...(labelSelector !== undefined && { labelSelector }) }),
     );
-    return items.map(({ metadata, status }) => {
+    return items.map(({ metadata, spec, status }) => {
       const condition = status?.conditions?.find(({ type }) => type === 'Ready');
       const statuses = status?.containerStatuses ?? [];
       const container = statuses.find(({ name }) => name === 'qdrant') ?? statuses[0];
@@ -204,6 +209,8 @@ export class Kubernetes {
         ...(status?.podIP !== undefined && { ip: status.podIP }),
         ready: condition?.status === 'True',
         reason: reasons.filter((part) => part !== undefined).join(': ') || (status?.phase ?? 'Unknown'),
+        ...(spec?.nodeName !== undefined && { node: spec.nodeName }),
+        ...(scheduled?.status === 'False' && { unscheduled: scheduled.message ?? scheduled.reason ?? '' }),
         ...(container !== undefined && { container: containerState(container, metadata?.creationTimestamp) }),
       };
     });
@@ -232,17 +239,38 @@ export class Kubernetes {
     }));
   }
 
-  /** Of each volume that is bound to a claim in a namespace: the claim, and the zone where it can be used, if it is in one. */
-  async volumeZones(namespace: string): Promise<{ volume: string; claim: string; zone: string | undefined }[]> {
+  /** Of each volume that is bound to a claim in a namespace: the claim, and the zone or the node that it is tied to. */
+  async volumePlaces(namespace: string): Promise<PlacedVolume[]> {
     const { items } = await call('list the volumes', () => this.#core.listPersistentVolume());
     return items.flatMap(({ metadata, spec }) => {
       if (spec?.claimRef?.namespace !== namespace) return [];
-      const terms = spec.nodeAffinity?.required?.nodeSelectorTerms ?? [];
-      const zones = terms.flatMap(({ matchExpressions = [] }) =>
-        matchExpressions.flatMap(({ key, values = [] }) => (key.endsWith('/zone') ? values : [])),
+      const expressions = (spec.nodeAffinity?.required?.nodeSelectorTerms ?? []).flatMap(
+        ({ matchExpressions = [] }) => matchExpressions,
       );
-      return [{ volume: metadata?.name ?? '', claim: spec.claimRef.name ?? '', zone: zones[0] }];
+      const valueOf = (suffix: string) => expressions.find(({ key }) => key.endsWith(suffix))?.values?.[0];
+      const [zone, node] = [valueOf('/zone'), valueOf('/hostname')];
+      return [
+        {
+          volume: metadata?.name ?? '',
+          claim: spec.claimRef.name ?? '',
+          ...(zone !== undefined && { zone }),
+          ...(node !== undefined && { node }),
+        },
+      ];
     });
+  }
+
+  /** How a node is; `undefined` when there is none of that name. */
+  async nodeState(name: string): Promise<NodeState | undefined> {
+    const found = await orMissing(`read node ${name}`, () => this.#core.readNode({ name }));
+    const ready = found?.status?.conditions?.find(({ type }) => type === 'Ready');
+    return (
+      found && {
+        ready: ready?.status === 'True',
+        reason: ready?.message ?? ready?.reason ?? 'it has not told yet',
+        cordoned: found.spec?.unschedulable === true,
+      }
+    );
   }
 
   /** Names of the volumes that are attached to some machine. */
@@ -328,6 +356,7 @@ export class Kubernetes {
       capacity: status?.capacity?.['storage'] ?? '0',
       className: spec?.storageClassName ?? '',
       conditions: (status?.conditions ?? []).map(({ type, message }) => (message ? `${type}: ${message}` : type)),
+      labels: metadata?.labels ?? {},
     }));
   }
 

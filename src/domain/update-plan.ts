@@ -6,9 +6,11 @@ import { planMachines, type MachineStep } from './aws-machines.ts';
 import type { AwsRequest } from './aws.ts';
 import { canonicalJson } from './canonical-json.ts';
 import type { ClusterSpec, ProviderName, QdrantSettings } from './cluster.ts';
+import type { FreeDisk } from './disk.ts';
 import { FleetError, type FieldError } from './errors.ts';
-import { planMoves } from './rebalance.ts';
+import { bytesOf } from './quantities.ts';
 import { compareVersions, parseVersion, sameVersion, upgradePath } from './releases.ts';
+import { diskNotes, planScaling } from './scaling-plan.ts';
 import type { CollectionPlacement } from './topology.ts';
 
 /** What may be changed of a running cluster, and what somebody may try to change. */
@@ -50,6 +52,8 @@ export interface ObservedClaim {
   /** The StorageClass of the claim, and whether it lets claims grow. */
   readonly className: string;
   readonly expandable: boolean;
+  /** Made by the StatefulSet, and not by somebody who wants the pod to come to find it. */
+  readonly ofSet?: boolean;
 }
 
 /** A cluster as it is. */
@@ -63,6 +67,8 @@ export interface ObservedCluster {
   readonly claims: readonly ObservedClaim[];
   /** Bytes of vectors and payload by peer, as far as the peers tell. */
   readonly dataBytes?: Readonly<Record<string, number>>;
+  /** Volumes by pod, as far as the kubelets tell and somebody asked them. */
+  readonly disks?: FreeDisk;
 }
 
 export type UpdateStep =
@@ -79,10 +85,9 @@ export interface UpdatePlan {
   readonly steps: readonly UpdateStep[];
   /** Collections that cannot be reached in part while pods restart. */
   readonly downtime: readonly string[];
+  /** What could not be known, and what was gone by instead. */
+  readonly notes?: readonly string[];
 }
-
-/** Part of a volume that must stay free for what Qdrant writes while it optimises and takes snapshots. */
-const USABLE = 0.8;
 
 /**
  * @param spec what the catalogue says, which is what the chart was applied with last
@@ -123,10 +128,12 @@ export function planUpdate(
   const backup: UpdateStep[] = upgrades.length > 0 && versions.size <= 1 ? [{ kind: 'backup' }] : [];
   // Machines come before pods and go after them. They come first of all: what there is no room for changes nothing.
   const steps = [...machines.before, ...backup, ...volumes, ...configure, ...upgrades, ...scaling, ...machines.after];
-  return { steps, downtime };
+  const notes = scaling.some(({ kind }) => kind === 'remove-nodes') ? diskNotes(observed) : [];
+  return { steps, downtime, ...(notes.length > 0 && { notes }) };
 }
 
-type Refuse = (field: string, detail: string) => void;
+/** Notes one reason against the request, by its field. */
+export type Refuse = (field: string, detail: string) => void;
 
 function refuseImmutable(spec: ClusterSpec, request: UpdateRequest, refuse: Refuse): void {
   if (request.provider !== undefined && request.provider !== spec.provider) {
@@ -217,108 +224,9 @@ function planConfigure(
   return asked && outdated > 0 && !upgrading ? [{ kind: 'configure', restarts: outdated }] : [];
 }
 
-function planScaling(
-  spec: ClusterSpec,
-  { nodes }: UpdateRequest,
-  observed: ObservedCluster,
-  refuse: Refuse,
-): UpdateStep[] {
-  if (nodes === undefined) return [];
-  const { placements, pods, peers, replicas = spec.nodes } = observed;
-  const widest = placements.flatMap(({ collection, shards }) =>
-    shards.map(({ replicas: of }) => ({ collection, count: of.length })),
-  );
-  const tooWide = widest.filter(({ count }) => count > nodes);
-  if (tooWide.length > 0) {
-    const names = [...new Set(tooWide.map(({ collection }) => `"${collection}"`))].slice(0, 5).join(', ');
-    refuse(
-      'nodes',
-      `${names} keep ${Math.max(...tooWide.map(({ count }) => count))} replicas of a shard, which need as many nodes. Lower their replication factor and drop replicas first`,
-    );
-    return [];
-  }
-  if (nodes > replicas || peers.length < nodes) {
-    const added = Math.max(nodes - replicas, 0);
-    return [
-      { kind: 'add-nodes', nodes, added },
-      { kind: 'move-shards', nodes, moves: countMoves(placements, [...peers, ...newPeers(nodes - peers.length)]) },
-    ];
-  }
-  const staying = stayingPeers(pods, nodes);
-  const missing = peers.filter((peer) => !pods.some((pod) => pod.peer === peer));
-  if (missing.length > 0 && nodes < replicas) {
-    refuse(
-      'nodes',
-      `peer ${missing.join(', ')} is in consensus but no pod answers as it; bring its pod back, or remove it with DELETE /cluster/peer/{id}`,
-    );
-    return [];
-  }
-  const moves = countMoves(placements, staying);
-  const move: UpdateStep[] = moves > 0 ? [{ kind: 'move-shards', nodes, moves }] : [];
-  if (nodes === replicas && peers.length === nodes) return move;
-  const problem = diskProblem(observed, spec, nodes);
-  if (problem !== undefined) {
-    refuse('nodes', problem);
-    return [];
-  }
-  return [...move, { kind: 'remove-nodes', nodes, removed: Math.max(replicas - nodes, peers.length - nodes) }];
-}
-
-/** Peers of the pods whose ordinal stays below `nodes`. */
-export function stayingPeers(pods: readonly ObservedPod[], nodes: number): string[] {
-  return pods.flatMap(({ name, peer }) => (peer !== undefined && ordinalOf(name) < nodes ? [peer] : []));
-}
-
-/** The number at the end of a StatefulSet's pod or claim. */
-export function ordinalOf(name: string): number {
-  return Number(/-(\d+)$/.exec(name)?.[1] ?? Number.NaN);
-}
-
-function countMoves(placements: readonly CollectionPlacement[], keep: readonly string[]): number {
-  return planMoves(placements, keep).length;
-}
-
-function newPeers(count: number): string[] {
-  return Array.from({ length: Math.max(count, 0) }, (_, index) => `new-${index}`);
-}
-
-/** Whether what the leaving peers hold fits on those that stay, if all peers have told how much they hold. */
-function diskProblem({ dataBytes, peers }: ObservedCluster, spec: ClusterSpec, nodes: number): string | undefined {
-  if (dataBytes === undefined || peers.some((peer) => dataBytes[peer] === undefined)) return undefined;
-  const each = Object.values(dataBytes).reduce((sum, bytes) => sum + bytes, 0) / nodes;
-  const usable = bytesOf(spec.storage) * USABLE;
-  if (each <= usable) return undefined;
-  return (
-    `the data would come to ${gibibytes(each)} on each of ${nodes} nodes, and of ${spec.storage} at most ${gibibytes(usable)} may be used. ` +
-    'Grow the volumes first ("storage"), or keep more nodes'
-  );
-}
-
-function gibibytes(bytes: number): string {
-  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
-}
-
 /** Collections with a shard that has one replica only. */
 function singleReplicas({ placements }: ObservedCluster): string[] {
   return placements
     .filter(({ shards }) => shards.some(({ replicas }) => replicas.length < 2))
     .map(({ collection }) => collection);
-}
-
-const UNITS: Readonly<Record<string, number>> = {
-  '': 1,
-  K: 1e3,
-  M: 1e6,
-  G: 1e9,
-  T: 1e12,
-  Ki: 2 ** 10,
-  Mi: 2 ** 20,
-  Gi: 2 ** 30,
-  Ti: 2 ** 40,
-};
-
-/** Bytes of a Kubernetes quantity such as `10Gi`; not a number when it is none. */
-export function bytesOf(quantity: string): number {
-  const match = /^(\d+(?:\.\d+)?)([A-Za-z]{0,2})$/.exec(quantity);
-  return Number(match?.[1]) * (UNITS[match?.[2] ?? ''] ?? Number.NaN);
 }

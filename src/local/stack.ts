@@ -2,6 +2,7 @@ import { mkdirSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { emulatorPart, EMULATORS, findEmulators } from './aws/emulators.ts';
 import { EKS_POOL } from './aws/machines.ts';
+import { MACHINES_POOL } from './kubelet/nodes.ts';
 import { tryLock } from './lock.ts';
 import { awsEnvironment, awsPart } from './parts/aws.ts';
 import { kinePart } from './parts/kine.ts';
@@ -167,7 +168,7 @@ function kubelet({ env, tools, podCidr }: Context, options: StackOptions): Part 
       ? { QDRANT_BIN: tools.qdrant.server }
       : { FLEET_QDRANT_NODE_PYTHON: tools.qdrant.python }),
     FLEET_KUBELET_DIR: join(realpathSync(options.dataDir), 'kubelet'),
-    FLEET_KUBELET_ADOPT: EKS_POOL,
+    FLEET_KUBELET_ADOPT: [EKS_POOL, MACHINES_POOL].join(','),
     ...(options.aws && { FLEET_KUBELET_NODES: '0' }),
     ...(podCidr !== undefined && { FLEET_KUBELET_POD_CIDR: podCidr }),
   });

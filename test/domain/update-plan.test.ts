@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { conditionsOf } from '../../src/domain/conditions.ts';
 import { resolveSpec } from '../../src/domain/cluster.ts';
+import type { FreeDisk } from '../../src/domain/disk.ts';
 import { FleetError } from '../../src/domain/errors.ts';
 import { upgradePath } from '../../src/domain/releases.ts';
 import { planUpdate, type ObservedCluster, type UpdateRequest } from '../../src/domain/update-plan.ts';
@@ -17,6 +18,13 @@ interface Shape {
   readonly expandable?: boolean;
   readonly current?: boolean;
   readonly dataBytes?: number;
+  readonly disks?: FreeDisk;
+  /** Ordinals of pods that do not answer. */
+  readonly away?: readonly number[];
+  /** Pods that the StatefulSet wants, where those are fewer than there are. */
+  readonly wanted?: number;
+  /** Peers in consensus without a pod. */
+  readonly ghosts?: readonly string[];
 }
 
 /** A cluster of `nodes` pods with one collection whose shards are on the pods that `replicas` tells. */
@@ -34,13 +42,12 @@ function cluster({
     name: `qdrant-${at}`,
     ready: true,
     current: rest.current ?? true,
-    peer: `p${at}`,
-    version: versions?.[at] ?? '1.17.1',
+    ...(rest.away?.includes(at) !== true && { peer: `p${at}`, version: versions?.[at] ?? '1.17.1' }),
   }));
   return {
-    replicas: nodes,
+    replicas: rest.wanted ?? nodes,
     pods,
-    peers: pods.map(({ peer }) => peer),
+    peers: [...pods.map((_, at) => `p${at}`), ...(rest.ghosts ?? [])],
     placements: [
       {
         collection: 'docs',
@@ -48,7 +55,10 @@ function cluster({
         resharding: 0,
         shards: replicas.map((holders, shard) => ({
           shard,
-          replicas: holders.map((at) => ({ peer: `p${at}`, state: 'Active' })),
+          replicas: holders.map((at) => ({
+            peer: `p${at}`,
+            state: rest.away?.includes(at) === true ? 'Dead' : 'Active',
+          })),
         })),
       },
     ],
@@ -57,9 +67,11 @@ function cluster({
       bytes: 10 * 2 ** 30,
       className: 'standard',
       expandable: rest.expandable ?? true,
+      ofSet: true,
     })),
+    ...(rest.disks !== undefined && { disks: rest.disks }),
     ...(rest.dataBytes !== undefined && {
-      dataBytes: Object.fromEntries(pods.map(({ peer }) => [peer, rest.dataBytes ?? 0])),
+      dataBytes: Object.fromEntries(pods.map((_, at) => [`p${at}`, rest.dataBytes ?? 0])),
     }),
   };
 }
@@ -155,6 +167,66 @@ describe('update plan', () => {
     expect(refusal({ version: 'latest' })['version']).toContain('no version');
     expect(refusal({ nodes: 2 }, { dataBytes: 6 * 2 ** 30 })['nodes']).toContain('9.0 GiB on each of 2 nodes');
     expect(refusal({ nodes: 2 }, { dataBytes: 2 ** 30 })).toEqual({});
+  });
+
+  test('fewer nodes have to hold it all, by what the kubelets measured', () => {
+    const GIB = 2 ** 30;
+    const volumes = (used: number, free = 10 * GIB - used): FreeDisk[string] => {
+      const volume = { used, free, capacity: 10 * GIB };
+      return { storage: volume, snapshots: volume };
+    };
+    const disks = (...used: number[]) => Object.fromEntries(used.map((each, at) => [`qdrant-${at}`, volumes(each)]));
+    expect(refusal({ nodes: 2 }, { disks: disks(6 * GIB, 6 * GIB, 6 * GIB) })['nodes']).toBe(
+      'the volumes hold 18.0 GiB, which comes to 9.0 GiB on each of 2 nodes: pod qdrant-0 would get 3.0 GiB more, and of ' +
+        '4.0 GiB free 2.0 GiB may be used; pod qdrant-1 would get 3.0 GiB more, and of 4.0 GiB free 2.0 GiB may be used. ' +
+        'Grow the volumes first ("storage"), or keep more nodes',
+    );
+    expect(refusal({ nodes: 2 }, { disks: disks(4 * GIB, 4 * GIB, 4 * GIB) })).toEqual({});
+    // The disk below is smaller than the volume says.
+    const tight = { ...disks(GIB, GIB, GIB), 'qdrant-1': volumes(GIB, 2 * GIB) };
+    expect(refusal({ nodes: 2 }, { disks: tight })['nodes']).toMatch(/nodes: pod qdrant-1 would get 0\.5 GiB more/);
+    // One that is not known: what the peers tell, and a note.
+    const part = { disks: disks(6 * GIB), dataBytes: GIB };
+    expect(refusal({ nodes: 2 }, part)).toEqual({});
+    const notes = (shape: Shape) => planUpdate(SPEC, { nodes: 2 }, cluster(shape), RELEASES).notes;
+    expect(notes(part)).toEqual([
+      'free disk is unknown of qdrant-1, qdrant-2, so what the peers say of their vectors and payload was taken',
+    ]);
+    expect(notes({ disks: disks(GIB) })?.[0]).toContain('it was not checked');
+    expect(notes({ disks: disks(GIB, GIB, GIB) })).toBeUndefined();
+  });
+
+  test('pods that are away are waited for, and only where they are needed', () => {
+    const wait = { kind: 'add-nodes', nodes: 3, added: 0 };
+    expect(steps({ nodes: 3 }, { away: [2] })).toEqual([wait]);
+    expect(steps({ nodes: 2 }, { away: [2] })).toEqual([
+      wait,
+      { kind: 'move-shards', nodes: 2, moves: 2 },
+      { kind: 'remove-nodes', nodes: 2, removed: 1 },
+    ]);
+    expect(steps({ nodes: 2 }, { away: [1] })[0]).toEqual(wait);
+    // It holds nothing any more.
+    const emptied = { replicas: [[0, 1]], away: [2] };
+    expect(steps({ nodes: 2 }, emptied)).toEqual([{ kind: 'remove-nodes', nodes: 2, removed: 1 }]);
+  });
+
+  test('a peer without a pod is dropped when it holds nothing, and told otherwise', () => {
+    expect(steps({ nodes: 3 }, { ghosts: ['gone'] })).toEqual([{ kind: 'remove-nodes', nodes: 3, removed: 1 }]);
+    expect(refusal({ nodes: 3 }, { replicas: [[0, 3]], ghosts: ['p3'] })['nodes']).toContain('peer p3 is in consensus');
+    expect(refusal({ nodes: 4 }, { ghosts: ['gone'] })['nodes']).toContain('DELETE /cluster/peer');
+  });
+
+  test('what a scale-in has left is removed before anything else', () => {
+    const left = { wanted: 2, replicas: [[0, 1]], ghosts: [] };
+    const { pods, peers, ...rest } = cluster(left);
+    const seen = { ...rest, pods: pods.slice(0, 2), peers: peers.slice(0, 2) };
+    const plan = (nodes: number, change: Partial<ObservedCluster> = {}) =>
+      planUpdate({ ...SPEC, nodes: 2 }, { nodes }, { ...seen, ...change }, RELEASES).steps;
+    const clear = { kind: 'remove-nodes', nodes: 2, removed: 1 };
+    expect(plan(2)).toEqual([clear]);
+    expect(plan(3)[0]).toEqual(clear);
+    // A claim that somebody made for the pod to come.
+    expect(plan(2, { claims: seen.claims.map((claim) => ({ ...claim, ofSet: false })) })).toEqual([]);
   });
 
   test('collections with one replica make a restart a downtime, which has to be allowed', () => {

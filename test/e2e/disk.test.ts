@@ -1,4 +1,4 @@
-/** Free disk of the pods as their kubelets measure it, and a backup that would fill it. */
+/** Free disk of the pods as their kubelets measure it, and a backup and a scale-in that would fill it. */
 import { CoreV1Api } from '@kubernetes/client-node';
 import type { ApplicationFailure } from '@temporalio/common';
 import type { WorkflowFailedError } from '@temporalio/client';
@@ -16,9 +16,9 @@ const namespace = () => `fleet-${fleet.tenant}--docs`;
 beforeAll(async () => {
   fleet = await Fleet.open();
   await fleet.worker();
-  const collections = [{ preset: 'documents', vectorSize: 64, shardNumber: 1, replicationFactor: 1 }];
-  await fleet.run('ProvisionCluster', { ...ref(), nodes: 1, collections });
-  await (await fleet.access('docs')).load('documents', smallPoints(2000, 64));
+  const collections = [{ preset: 'documents', vectorSize: 64, shardNumber: 2, replicationFactor: 1 }];
+  await fleet.run('ProvisionCluster', { ...ref(), nodes: 2, collections });
+  await (await fleet.access('docs')).load('documents', smallPoints(4000, 64));
 });
 afterAll(() => fleet.close());
 
@@ -27,32 +27,39 @@ function measure() {
   return freeDisk({ clusters: { of: () => Promise.resolve(access) } }, ref());
 }
 
+/** As if the storage volume of the first pod had been made of another size. */
+async function resize(storage: string): Promise<void> {
+  const core = fleet.kubernetes(CoreV1Api);
+  const { items } = await core.listPersistentVolume();
+  const volume = items.find(
+    ({ spec }) => spec?.claimRef?.namespace === namespace() && spec.claimRef.name === 'qdrant-storage-qdrant-0',
+  );
+  if (volume?.metadata?.name === undefined) throw new Error('The storage claim has no volume.');
+  const body = { spec: { capacity: { storage } } };
+  await core.patchPersistentVolume({ name: volume.metadata.name, body }, strategicMerge);
+}
+
+async function failureOf(type: string, input: unknown): Promise<ApplicationFailure> {
+  const failure: unknown = await fleet.run(type, input).catch((error: unknown) => error);
+  return (failure as WorkflowFailedError).cause as ApplicationFailure;
+}
+
 describe('free disk', () => {
   test('is what the claim leaves of what is used, per pod and volume', async () => {
     const { disks, unknown } = await measure();
     expect(unknown).toEqual([]);
     const { storage, snapshots } = disks['qdrant-0'] ?? {};
     expect(storage?.capacity).toBe(10 * 2 ** 30);
-    // 2,000 points of 64 floats are half a megabyte, with a log beside them.
+    // The half of 4,000 points of 64 floats is half a megabyte, with a log beside it.
     expect(storage?.used).toBeGreaterThan(500_000);
     expect(storage?.free).toBeLessThanOrEqual(10 * 2 ** 30 - (storage?.used ?? 0));
     expect(snapshots?.free).toBeGreaterThan(0);
   });
 
   test('a backup that a volume cannot hold is refused before any snapshot is made, and told with figures', async () => {
-    const core = fleet.kubernetes(CoreV1Api);
-    const { items } = await core.listPersistentVolume();
-    const volume = items.find(
-      ({ spec }) => spec?.claimRef?.namespace === namespace() && spec.claimRef.name === 'qdrant-storage-qdrant-0',
-    );
     const { used } = (await measure()).disks['qdrant-0']?.storage ?? { used: 0 };
-    if (volume?.metadata?.name === undefined) throw new Error('The storage claim has no volume.');
-    const { name } = volume.metadata;
-    const resize = (storage: string) =>
-      core.patchPersistentVolume({ name, body: { spec: { capacity: { storage } } } }, strategicMerge);
     await resize(String(used + 100_000));
-    const failure = await fleet.run('BackupCluster', ref()).catch((error: unknown) => error);
-    const cause = (failure as WorkflowFailedError).cause as ApplicationFailure;
+    const cause = await failureOf('BackupCluster', ref());
     expect(cause.type).toBe('DiskFull');
     expect(cause.message).toMatch(
       /^No snapshot was made: the storage volume of pod qdrant-0 has 0\.\d MB free and needs \d+\.\d MB/,
@@ -61,8 +68,24 @@ describe('free disk', () => {
 
     await resize('10Gi');
     const handle = await fleet.start('BackupCluster', ref());
-    expect(await handle.result()).toMatchObject({ points: 2000 });
+    expect(await handle.result()).toMatchObject({ points: 4000 });
     const { steps } = await fleet.progress(handle);
     expect(steps.map(({ message }) => message).join(' ')).not.toContain('free disk is unknown');
+  });
+
+  test('fewer nodes than can hold the data are refused with figures, before a shard moves', async () => {
+    const { used } = (await measure()).disks['qdrant-0']?.storage ?? { used: 0 };
+    // What the peers say of their vectors is far below what the claim asked for.
+    await resize(String(used + 400_000));
+    const cause = await failureOf('UpdateCluster', { ...ref(), nodes: 1 });
+    expect(cause.type).toBe('UpdateRefused');
+    expect(cause.message).toMatch(
+      /^nodes: the volumes hold \d+\.\d MiB, which comes to \d+\.\d MiB on each of 1 nodes: pod qdrant-0 would get \d+\.\d MiB more, and of 0\.\d MiB free 0\.\d MiB may be used\. Grow the volumes first/,
+    );
+    expect((await fleet.catalog.cluster(ref()))?.phase).toBe('HEALTHY');
+
+    await resize('10Gi');
+    const plan = await fleet.run('UpdateCluster', { ...ref(), nodes: 1, dryRun: true });
+    expect(plan['steps']).toEqual(['Move 1 shards over 1 nodes', 'Remove 1 nodes, keep 1']);
   });
 });

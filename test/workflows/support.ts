@@ -295,7 +295,7 @@ function fakeActivities(transferQueue: string): Fakes {
     planClusterUpdate: () => ({ spec: SPEC, steps: [], downtime: [], oldest: '1.18.3' }),
     inspectCluster: () => ({ serving: true }),
     planShardMoves: () => ({ moves: [], remaining: 0 }),
-    moveShard: nothing,
+    moveShard: () => undefined,
     abortShardMoves: nothing,
     removePeers: () => ({ removed: 1 }),
     awaitPodsGone: nothing,

@@ -175,6 +175,75 @@ describe('UpdateCluster', () => {
     expect(run.of('abortShardMoves')).toHaveLength(1);
   });
 
+  describe('a peer that is away while its shard moves', () => {
+    const AWAY = { away: 'Shard 1 waits until peer 3 answers. Pod qdrant-2 is on node n1.' };
+    const away = (times: number): Fakes => {
+      let left = times;
+      return { moveShard: () => (left-- > 0 ? AWAY : undefined) };
+    };
+
+    test('is waited for, and the move is repeated', async () => {
+      const run = await workflows.run('UpdateCluster', INPUT, { ...planned(...GROW), ...moving(), ...away(2) });
+      expect(run.ended.status).toBe('COMPLETED');
+      const order = run.names.filter((name) => name === 'moveShard' || name === 'awaitPeers');
+      expect(order).toEqual(['awaitPeers', 'moveShard', 'awaitPeers', 'moveShard', 'awaitPeers', 'moveShard']);
+    });
+
+    test('ends the change after the time that a pod may take, not that of a move', async () => {
+      let calls = 0;
+      const run = await workflows.run(
+        'UpdateCluster',
+        { ...INPUT, readyTimeoutSeconds: 2 },
+        {
+          ...planned(...GROW),
+          ...moving(),
+          ...away(1),
+          awaitPeers: () => {
+            calls += 1;
+            return calls === 1
+              ? { qdrantVersion: '1.18.3' }
+              : fails('ClusterNotReady', 'Pod qdrant-2 is on node n1.')();
+          },
+          // Nobody can stop a transfer without a majority; what happened before says more.
+          abortShardMoves: fails('QdrantRejected', 'No leader.'),
+          inspectCluster: () => ({ degraded: 'qdrant-2', serving: true }),
+        },
+      );
+      expect(run.ended).toMatchObject({ status: 'FAILED', type: 'ClusterNotReady' });
+      expect(run.ended.message).toBe(
+        'Shard 1 of "documents" from peer 1 to peer 3 did not move. Pod qdrant-2 is on node n1. ' +
+          'What has moved stays; repeat the update afterwards.',
+      );
+      expect(run.of('setClusterPhase').at(-1)?.input).toMatchObject({ phase: 'NOT_READY', serving: true });
+    });
+
+    test('goes on without a word of its own when nobody could be asked', async () => {
+      let calls = 0;
+      const run = await workflows.run(
+        'UpdateCluster',
+        { ...INPUT, readyTimeoutSeconds: 1 },
+        {
+          ...planned(...GROW),
+          ...moving(),
+          ...away(1),
+          awaitPeers: () => {
+            calls += 1;
+            return calls === 1 ? { qdrantVersion: '1.18.3' } : untilCancelled();
+          },
+        },
+      );
+      expect(run.ended).toMatchObject({ status: 'FAILED', type: 'ClusterNotReady' });
+      expect(run.ended.message).toContain(AWAY.away);
+    });
+
+    test('that goes again and again ends it too', async () => {
+      const run = await workflows.run('UpdateCluster', INPUT, { ...planned(...GROW), ...moving(), ...away(50) });
+      expect(run.ended).toMatchObject({ status: 'FAILED', type: 'ClusterNotReady' });
+      expect(run.ended.message).toContain('the 20th time');
+      expect(run.of('moveShard')).toHaveLength(20);
+    });
+  });
+
   describe('pods that cannot start with what is new', () => {
     const upgrade = { kind: 'upgrade', version: 'v1.19.0', restarts: 2 } as const;
     const configure = { kind: 'configure', restarts: 2 } as const;

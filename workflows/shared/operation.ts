@@ -87,6 +87,11 @@ export class Operation {
     this.#set(name, { message: `${done} of ${total} ${unit}` });
   }
 
+  /** What the running step waits for. */
+  say(name: string, message: string): void {
+    this.#set(name, { message: message.slice(0, 500) });
+  }
+
   finish(phase: 'done' | 'failed' | 'cancelled' | 'cleaning up'): void {
     this.#enter(phase);
   }

@@ -14,8 +14,8 @@ export interface KubeletConfig {
   dir: string;
   /** Those it makes itself, and those it has adopted meanwhile. */
   nodes: LocalNode[];
-  /** Nodes with this value of the pool label are served too, for as long as they exist. */
-  adopt?: string;
+  /** Nodes with one of these values of the pool label are served too, for as long as they exist. */
+  adopt?: readonly string[];
   /** Pod addresses, an IPv4 range inside 127.0.0.0/8. Parallel stacks need ranges of their own. */
   podCidr: string;
   /** Test hook: run this instead of Qdrant; `--uri` and `--bootstrap` are appended. */
@@ -24,7 +24,7 @@ export interface KubeletConfig {
 
 /**
  * FLEET_KUBELET_DIR (required), FLEET_KUBELET_NODES (how many, 3), FLEET_KUBELET_NODE_PREFIX (`local`),
- * FLEET_KUBELET_ADOPT (a pool of nodes that others make; none), FLEET_KUBELET_POD_CIDR (127.64.0.0/16),
+ * FLEET_KUBELET_ADOPT (pools of nodes that others make, by commas; none), FLEET_KUBELET_POD_CIDR (127.64.0.0/16),
  * FLEET_KUBELET_COMMAND (JSON array, tests only).
  * @throws Error naming the variable that can't be used.
  */
@@ -42,7 +42,7 @@ export function readConfig(env: NodeJS.ProcessEnv): KubeletConfig {
   return {
     dir,
     nodes: Array.from({ length: count }, (_, i) => ({ name: `${prefix}-${i + 1}`, zone: `local-${'abc'[i % 3]}` })),
-    ...(adopt ? { adopt } : {}),
+    ...(adopt ? { adopt: adopt.split(',') } : {}),
     podCidr: env['FLEET_KUBELET_POD_CIDR'] ?? '127.64.0.0/16',
     ...(command ? { command: parseCommand(command) } : {}),
   };

@@ -59,18 +59,24 @@ export async function startKubelet(api: Api, config: KubeletConfig): Promise<Kub
       list: () => api.core.listNode(),
       onChange: ({ metadata }) => {
         const { name = '', labels = {} } = metadata ?? {};
-        if (config.adopt === undefined || labels[POOL_LABEL] !== config.adopt) return;
+        if (config.adopt?.includes(labels[POOL_LABEL] ?? '') !== true) return;
         if (config.nodes.some((node) => node.name === name)) return;
         const node = { name, zone: labels['topology.kubernetes.io/zone'] ?? '', adopted: true } as const;
         config.nodes.push(node);
         queue.add(`node ${name}`, async () => {
           await stats.add(node);
           await registerNode(api, node, stats.ports.get(name));
+          // A machine that was here before finds the pods that nobody has given up meanwhile.
+          const { items } = await api.core.listPodForAllNamespaces({ fieldSelector: `spec.nodeName=${name}` });
+          for (const pod of items) pods.onChange(pod);
         });
       },
       onGone: ({ metadata }) => {
         const index = config.nodes.findIndex(({ name, adopted }) => adopted && name === metadata?.name);
-        for (const { name } of index < 0 ? [] : config.nodes.splice(index, 1)) stats.remove(name);
+        for (const { name } of index < 0 ? [] : config.nodes.splice(index, 1)) {
+          stats.remove(name);
+          pods.onNodeGone(name);
+        }
       },
     }),
     new Reflector<V1PersistentVolumeClaim>({
@@ -134,6 +140,11 @@ class PodManager {
   onGone(pod: V1Pod): void {
     const worker = this.#workers.get(`${pod.metadata?.namespace}/${pod.metadata?.name}`);
     if (worker && worker.uid === pod.metadata?.uid) worker.stop('gone');
+  }
+
+  /** The machine is no more, and neither is what ran there, whatever the API still says. */
+  onNodeGone(node: string): void {
+    for (const worker of this.#workers.values()) if (worker.node === node) worker.stop('gone');
   }
 
   async stop(): Promise<void> {

@@ -6,6 +6,8 @@ import type { LocalNode } from './config.ts';
 
 /** Tells the nodes of one kubelet from another's on the same control plane: the prefix of their names. */
 export const POOL_LABEL = 'qdrant-fleet/pool';
+/** Pool of the nodes that somebody makes and takes away by hand, such as `kubectl delete node`: a machine that goes. */
+export const MACHINES_POOL = 'machines';
 const LEASE_SECONDS = 40;
 const RENEW_MS = 10_000;
 

@@ -66,6 +66,10 @@ export class PodWorker {
     return this.#stop.signal.aborted;
   }
 
+  get node(): string | undefined {
+    return this.#pod.spec?.nodeName;
+  }
+
   /** Hands over a newer version of the pod's object. */
   update(pod: V1Pod): void {
     this.#pod = pod;

@@ -1,0 +1,46 @@
+/** Why pods do not answer: their own words, and what became of their machines and volumes. */
+import { FleetError } from '../src/domain/errors.ts';
+import { namespaceOf, type ClusterRef } from '../src/domain/naming.ts';
+import { whyAbsent, type NodeState } from '../src/domain/pod-absence.ts';
+import type { ActivityDeps } from './deps.ts';
+import type { Unreachable } from './peers.ts';
+
+/**
+ * One text about all of them: of each the machine, the volumes and the remedy where these are what keeps it away, and
+ * what it said itself otherwise. Needs the rights to `get` nodes and to `list` persistentvolumes to know that.
+ */
+export async function tellAbsent(
+  { clusters }: Pick<ActivityDeps, 'clusters'>,
+  ref: ClusterRef,
+  absent: readonly Unreachable[],
+): Promise<string> {
+  if (absent.length === 0) return 'its pod is not there yet';
+  const namespace = namespaceOf(ref);
+  const plain = ({ name, reason }: Unreachable) => `${name}: ${reason}`;
+  try {
+    const { kubernetes } = await clusters.of(ref);
+    const found: Record<string, NodeState> = {};
+    const look = async (name: string) => {
+      const state = found[name] ?? (await kubernetes.nodeState(name));
+      if (state !== undefined) found[name] = state;
+      return state;
+    };
+    let everyVolume: Awaited<ReturnType<typeof kubernetes.volumePlaces>> | undefined;
+    const texts: string[] = [];
+    for (const pod of absent) {
+      const healthy = pod.node === undefined ? pod.unscheduled === undefined : (await look(pod.node))?.ready === true;
+      if (healthy) {
+        texts.push(plain(pod));
+        continue;
+      }
+      everyVolume ??= await kubernetes.volumePlaces(namespace);
+      const volumes = everyVolume.filter(({ claim }) => claim.endsWith(`-${pod.name}`));
+      for (const { node } of volumes) if (node !== undefined) await look(node);
+      texts.push(whyAbsent(namespace, pod, found, volumes) ?? plain(pod));
+    }
+    return texts.join('; ');
+  } catch (error) {
+    if (!FleetError.is(error)) throw error;
+    return absent.map(plain).join('; ');
+  }
+}
