@@ -1,7 +1,7 @@
 /** kill -9 of the worker in the middle of things: another worker carries on, and nothing is there twice or left over. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { backupKeys } from '../../src/domain/naming.ts';
-import { exited, Fleet, smallPoints } from '../support/fleet.ts';
+import { exited, Fleet, largePoints } from '../support/fleet.ts';
 
 const EVERYWHERE = process.env['FLEET_TEST_CRASHES'] === 'all';
 
@@ -42,7 +42,7 @@ describe('kill -9 of the worker', () => {
   }
 
   test('a provision ends in one cluster', { timeout: 180_000 }, async () => {
-    const input = { tenant: fleet.tenant, cluster: 'docs', collections: [{ preset: 'documents', vectorSize: 256 }] };
+    const input = { tenant: fleet.tenant, cluster: 'docs', collections: [{ preset: 'documents', vectorSize: 4 }] };
     expect(await survive('ProvisionCluster', input, PLACES.provision)).toMatchObject({ cluster: 'docs' });
     const cluster = await fleet.access('docs');
     expect(cluster.peers).toHaveLength(3);
@@ -56,11 +56,11 @@ describe('kill -9 of the worker', () => {
     const tenant = fleet.tenant;
     fleet = Object.assign(await Fleet.open(SMALL_PARTS), { tenant });
     const cluster = await fleet.access('docs');
-    await cluster.load('documents', smallPoints(14_000, 256));
+    await cluster.load('documents', largePoints(2400));
     const digest = await cluster.digest('documents');
 
     const result = await survive('BackupCluster', { tenant, cluster: 'docs' }, PLACES.backup);
-    expect(result).toMatchObject({ points: 14_000, shards: 3 });
+    expect(result).toMatchObject({ points: 2400, shards: 3 });
     expect(Number(result['bytes']), 'each shard goes up in parts').toBeGreaterThan(3 * 5_242_880);
 
     expect(await cluster.nodeSnapshots('documents')).toEqual([]);
@@ -73,7 +73,7 @@ describe('kill -9 of the worker', () => {
     expect(objects).toHaveLength(3);
 
     const restore = { tenant, source: 'docs', backup: result['backup'], cluster: 'again', nodes: 2 };
-    expect(await fleet.run('RestoreCluster', restore)).toMatchObject({ points: 14_000 });
+    expect(await fleet.run('RestoreCluster', restore)).toMatchObject({ points: 2400 });
     expect(await (await fleet.access('again')).digest('documents')).toEqual(digest);
   });
 
@@ -82,7 +82,7 @@ describe('kill -9 of the worker', () => {
     await fleet.close();
     fleet = Object.assign(await Fleet.open({ ...SMALL_PARTS, FLEET_SMALL_SHARD_BYTES: '1000000000' }), { tenant });
     const result = await survive('BackupCluster', { tenant, cluster: 'docs' }, PLACES.packs);
-    expect(result).toMatchObject({ points: 14_000, shards: 3 });
+    expect(result).toMatchObject({ points: 2400, shards: 3 });
     expect(await (await fleet.access('docs')).nodeSnapshots('documents')).toEqual([]);
     const keys = backupKeys({ prefix: '', tenant, cluster: 'docs', backup: String(result['backup']) });
     expect(await fleet.store.openUploads(keys.root)).toEqual([]);
@@ -99,7 +99,7 @@ describe('kill -9 of the worker', () => {
     const digest = await (await fleet.access('docs')).digest('documents');
     const [backup] = await fleet.catalog.backups({ tenant, cluster: 'docs' }, { limit: 1 });
     const restore = { tenant, source: 'docs', backup: backup?.backup, cluster: 'third', nodes: 1 };
-    expect(await survive('RestoreCluster', restore, PLACES.restore)).toMatchObject({ points: 14_000 });
+    expect(await survive('RestoreCluster', restore, PLACES.restore)).toMatchObject({ points: 2400 });
     const third = await fleet.access('third');
     expect(await third.digest('documents')).toEqual(digest);
   });

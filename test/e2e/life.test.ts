@@ -31,7 +31,7 @@ async function underTraffic<T>(firstId: number, change: () => Promise<T>): Promi
     dimensions: 4,
     firstId,
     // The nodes share two cores with everything else; `npm run life` has more.
-    ...(!ALL && { pace: 40 }),
+    ...(!ALL && { pace: 80 }),
   });
   let result: T;
   try {

@@ -2,7 +2,7 @@
 import type { WorkflowFailedError } from '@temporalio/client';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { FaultProxy } from '../support/fault-proxy.ts';
-import { Fleet, smallPoints } from '../support/fleet.ts';
+import { Fleet, largePoints } from '../support/fleet.ts';
 
 let fleet: Fleet;
 /** The store as the worker reaches it: no node knows this address. */
@@ -22,10 +22,10 @@ beforeAll(async () => {
       FLEET_TRANSFER_PART_BYTES: String(5 * 1024 * 1024),
     },
   });
-  const collections = [{ preset: 'documents', vectorSize: 256, shardNumber: 2 }];
+  const collections = [{ preset: 'documents', vectorSize: 4, shardNumber: 2 }];
   await fleet.run('ProvisionCluster', { tenant: fleet.tenant, cluster, nodes: 2, collections });
   const access = await fleet.access(cluster);
-  await access.load('documents', smallPoints(5000, 256));
+  await access.load('documents', largePoints(1600));
   digest = await access.digest('documents');
   ({ backup } = await fleet.run('BackupCluster', { tenant: fleet.tenant, cluster }));
 });
@@ -41,8 +41,8 @@ const restore = (target: string, more: object) => ({
 
 test('via the worker: every replica of every shard goes through it, and equals what was backed up', async () => {
   const { relayed, bytes, points } = await fleet.run('RestoreCluster', restore('relayed', { via: 'worker' }));
-  expect(points).toBe(5000);
-  expect(bytes).toBeGreaterThan(5_000_000);
+  expect(points).toBe(1600);
+  expect(bytes).toBeGreaterThan(12_000_000);
   expect(relayed).toBe(2 * Number(bytes));
   const access = await fleet.access('relayed');
   for (const peer of [0, 1]) expect(await access.digest('documents', peer)).toEqual(digest);

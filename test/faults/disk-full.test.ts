@@ -11,7 +11,7 @@ import { WorkflowFailedError } from '@temporalio/client';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { ensureTools } from '../../src/local/toolchain/toolchain.ts';
-import { exited, Fleet, freePort, smallPoints, until } from '../support/fleet.ts';
+import { exited, Fleet, freePort, largePoints, until } from '../support/fleet.ts';
 import { mayMount } from '../support/process-faults.ts';
 import { scan } from '../support/scanner.ts';
 
@@ -49,9 +49,9 @@ describe.runIf(ALL)('a store whose disk is full', () => {
     await client.send(new CreateBucketCommand({ Bucket: BUCKET }));
     client.destroy();
     await fleet.worker();
-    const collections = [{ preset: 'documents', vectorSize: 256, shardNumber: 1, replicationFactor: 1 }];
+    const collections = [{ preset: 'documents', vectorSize: 4, shardNumber: 1, replicationFactor: 1 }];
     await fleet.run('ProvisionCluster', { tenant: fleet.tenant, cluster: 'docs', nodes: 1, collections });
-    await (await fleet.access('docs')).load('documents', smallPoints(9500, 256));
+    await (await fleet.access('docs')).load('documents', largePoints(1600));
   }, 180_000);
   afterAll(async () => {
     await fleet.close();

@@ -1,6 +1,8 @@
 /**
  * AWS takes the request and cannot make it, or cannot remove it: a zone without capacity, a control plane, gateway or
  * add-on that fails. The failure says why and what to do, nothing is left, and the same request succeeds afterwards.
+ *
+ * FLEET_TEST_AWS=all has every failure; otherwise a few, chosen by FLEET_TEST_SEED.
  */
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -9,8 +11,11 @@ import type { FleetError } from '../../src/domain/errors.ts';
 import { awsErrors, type FaultRule } from '../../src/local/aws/proxy/faults.ts';
 import { nodegroupIssues, type Hold, type Issue } from '../../src/local/aws/proxy/pace.ts';
 import { until } from '../support/fleet.ts';
-import { FaultyAccount, more, REQUEST } from './faulty.ts';
+import { FaultyAccount, more, REQUEST, sampled } from './faulty.ts';
 import type { Site } from './site.ts';
+
+const ALL = process.env['FLEET_TEST_AWS'] === 'all';
+const SEED = Number(process.env['FLEET_TEST_SEED'] ?? 1);
 
 let faulty: FaultyAccount;
 let clean: Record<string, number>;
@@ -81,7 +86,8 @@ const FAILURES: Readonly<Record<string, Failure>> = {
 };
 
 describe('it cannot be made', () => {
-  test.each(Object.keys(FAILURES))(
+  const names = Object.keys(FAILURES);
+  test.each(ALL ? names : sampled(names, 3, SEED))(
     '%s: why, and nothing is left; the same request succeeds afterwards',
     async (name) => {
       const { hold, rule, code, says } = FAILURES[name] ?? { code: '', says: [] };

@@ -95,7 +95,8 @@ export const CREATES = [...Object.keys(CREATIONS), 'CreateCluster', 'CreateNodeg
 /** A few of them, the same for the same seed. */
 export function sampled<T>(items: readonly T[], count: number, seed: number): T[] {
   const random = mulberry32(seed);
-  return Array.from({ length: count }, () => items[Math.floor(random() * items.length)] as T);
+  const left = [...items];
+  return Array.from({ length: Math.min(count, left.length) }, () => left.splice(random() * left.length, 1)).flat();
 }
 
 function mulberry32(seed: number): () => number {

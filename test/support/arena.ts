@@ -6,7 +6,7 @@ import { WorkflowFailedError } from '@temporalio/client';
 import { ApplicationFailure, CancelledFailure } from '@temporalio/common';
 import type { ClusterAccess, Digest } from '../../src/local/demo/cluster-access.ts';
 import { FaultProxy } from './fault-proxy.ts';
-import { exited, Fleet, smallPoints, until } from './fleet.ts';
+import { exited, Fleet, largePoints, smallPoints, until } from './fleet.ts';
 import { hangs } from './hanging.ts';
 import { scan, type ScanResult } from './scanner.ts';
 
@@ -62,7 +62,7 @@ export class Arena {
     const { tenant } = fleet;
     const plain = await fleet.worker();
     const collections = [
-      { preset: 'documents', vectorSize: 256, shardNumber: 1, replicationFactor: 1 },
+      { preset: 'documents', vectorSize: 4, shardNumber: 1, replicationFactor: 1 },
       { preset: 'conversations', vectorSize: 4, shardNumber: 5, replicationFactor: 1 },
     ];
     await Promise.all([
@@ -72,7 +72,7 @@ export class Arena {
     plain.kill('SIGTERM');
     await exited(plain);
     const [source, target] = await Promise.all([fleet.access('docs'), fleet.access('target')]);
-    await source.load('documents', smallPoints(9500, 256));
+    await source.load('documents', largePoints(1600));
     await source.load('conversations', smallPoints(200));
     await source.call('POST', '/collections/aliases', {
       actions: [{ create_alias: { collection_name: 'documents', alias_name: 'live' } }],

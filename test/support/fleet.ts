@@ -1,6 +1,6 @@
 /** A fleet of one worker process on the shared local stack, with names of its own. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { createServer } from 'node:net';
 import { gunzipSync } from 'node:zlib';
 import { dirname, join, resolve } from 'node:path';
@@ -36,6 +36,9 @@ export interface WorkerOptions {
   readonly failpoint?: string;
   readonly env?: Record<string, string>;
 }
+
+/** Operations of small clusters take seconds. */
+const SLOW_MS = 80_000;
 
 export class Fleet {
   readonly env: Record<string, string>;
@@ -92,9 +95,10 @@ export class Fleet {
     }
     const polls = async () => {
       if (worker.exitCode !== null) throw new Error(`The worker ended: ${this.log.slice(-2000)}`);
-      return (await fetch(`http://127.0.0.1:${port}/readyz`).catch(() => undefined))?.ok;
+      const answer = fetch(`http://127.0.0.1:${port}/readyz`, { signal: AbortSignal.timeout(2000) });
+      return (await answer.catch(() => undefined))?.ok;
     };
-    await until('the worker polls', polls, 180).catch((error: unknown) => {
+    await until('the worker polls', polls, 90).catch((error: unknown) => {
       worker.kill('SIGKILL');
       throw error;
     });
@@ -106,7 +110,25 @@ export class Fleet {
   }
 
   async run<T = Record<string, unknown>>(type: string, input: unknown): Promise<T> {
-    return (await this.start(type, input)).result() as Promise<T>;
+    const handle = await this.start(type, input);
+    const slow = setTimeout(() => void this.#tell(handle), SLOW_MS);
+    try {
+      return (await handle.result()) as T;
+    } finally {
+      clearTimeout(slow);
+    }
+  }
+
+  /** What an operation waits for: a test that is ended by its time would not say. */
+  async #tell({ workflowId }: WorkflowHandle): Promise<void> {
+    const { raw } = await this.client.workflow.getHandle(workflowId).describe();
+    const waiting = (raw.pendingActivities ?? []).map(
+      ({ activityType, attempt, lastFailure }) =>
+        `  ${activityType?.name}, attempt ${attempt}: ${lastFailure?.message ?? 'no failure'}`,
+    );
+    console.warn(
+      [`${workflowId} has not ended after ${SLOW_MS / 1000} s:`, ...waiting, this.log.slice(-1500)].join('\n'),
+    );
   }
 
   progress(handle: WorkflowHandle): Promise<Progress> {
@@ -195,6 +217,18 @@ export function smallPoints(count: number, dimensions = 4) {
     vector: Array.from({ length: dimensions }, (_ignored, axis) => Math.sin(id * 7 + axis * 3) + 1.5),
     payload: { document_id: `d${id}`, tags: [id % 2 === 0 ? 'even' : 'odd'], nested: { b: id, a: [id, null] } },
   }));
+}
+
+/**
+ * Points of 9 kB each, for shards of several megabytes: texts that do not compress, which everything on their way handles
+ * in a fraction of the time that as many bytes of vectors take.
+ */
+export function largePoints(count: number) {
+  return smallPoints(count).map((point) => {
+    let block = createHash('sha512').update(`${point.id}`).digest();
+    const blocks = Array.from({ length: 105 }, () => (block = createHash('sha512').update(block).digest()));
+    return { ...point, payload: { ...point.payload, text: Buffer.concat(blocks).toString('base64') } };
+  });
 }
 
 async function temporalBinary(): Promise<string> {
