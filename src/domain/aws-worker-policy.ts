@@ -6,34 +6,22 @@ import type { PolicyDocument, Statement } from './aws-policies.ts';
 const REQUESTED = { StringEquals: { [`aws:RequestTag/${AWS_TAGS.managedBy}`]: MANAGED_BY_TAG } };
 const OURS = { StringEquals: { [`aws:ResourceTag/${AWS_TAGS.managedBy}`]: MANAGED_BY_TAG } };
 
-/** Actions on resources whose names AWS chooses; tags say whose they are. */
-const EC2_MADE = [
-  'vpc',
-  'subnet',
-  'internet-gateway',
-  'elastic-ip',
-  'natgateway',
-  'route-table',
-  'vpc-endpoint',
-  'launch-template',
-];
+/** What a node group's machines are started with, besides their launch template. */
+const MACHINE_PARTS = ['image', 'instance', 'network-interface', 'security-group', 'subnet', 'volume'];
 
 /**
  * Looking is allowed everywhere, since these calls know no resources. Making needs our tag in the request, changing and
  * removing need it on the resource; EKS is looked at by name. Roles are limited to our path, and may only be made with
- * the boundary, where one is given.
+ * the boundary, where one is given. Which resources an action is about, and which condition keys it brings: Service
+ * Authorization Reference. It fits into a managed policy, which IAM limits to 6,144 characters.
  *
  * @param boundary ARN of the permissions boundary
  */
 export function workerPolicy(partition = 'aws', boundary?: string): PolicyDocument {
   const ec2 = (kinds: readonly string[]) => kinds.map((kind) => `arn:${partition}:ec2:*:*:${kind}/*`);
-  const eks = [
-    'cluster/fleet-*',
-    'nodegroup/fleet-*',
-    'addon/fleet-*',
-    'podidentityassociation/fleet-*',
-    'access-entry/fleet-*',
-  ].map((name) => `arn:${partition}:eks:*:*:${name}`);
+  // Of whatever kind: AWS chooses the names, and tags say whose it is.
+  const tagged = `arn:${partition}:ec2:*:*:*/*`;
+  const eks = `arn:${partition}:eks:*:*:*/fleet-*`;
   const roles = `arn:${partition}:iam::*:role${IAM_PATH}fleet-*`;
   const allow = (
     Sid: string,
@@ -52,18 +40,12 @@ export function workerPolicy(partition = 'aws', boundary?: string): PolicyDocume
     Version: '2012-10-17',
     Statement: [
       allow('Look', LOOK, '*'),
-      allow('MakeNetwork', MAKE, ec2(EC2_MADE), REQUESTED),
-      // The VPC, subnet, address or table that a new thing is put into, which has to be ours.
-      allow(
-        'MakeInOurs',
-        ['ec2:CreateSubnet', 'ec2:CreateRouteTable', 'ec2:CreateNatGateway', 'ec2:CreateVpcEndpoint'],
-        ec2(['vpc', 'subnet', 'elastic-ip', 'route-table']),
-        OURS,
-      ),
-      allow('TagWhatIsMade', ['ec2:CreateTags'], ec2(EC2_MADE), {
-        StringEquals: { 'ec2:CreateAction': MAKE.map((action) => action.replace('ec2:', '')) },
+      allow('MakeNetwork', MAKE, tagged, REQUESTED),
+      allow('TagWhatIsMade', ['ec2:CreateTags'], tagged, {
+        StringLike: { 'ec2:CreateAction': ['Create*', 'AllocateAddress', 'RunInstances'] },
       }),
-      allow('ChangeAndRemove', CHANGE, ec2([...EC2_MADE, 'volume']), OURS),
+      // The VPC, subnet, address or table that a new thing is put into has to be ours, too.
+      allow('ChangeAndRemove', [...MAKE_IN, ...CHANGE], tagged, OURS),
       // Interfaces and groups that EKS made and left behind carry its tags, not ours; they are inside our VPC.
       allow('RemoveGroupsOfEks', ['ec2:DeleteSecurityGroup'], ec2(['security-group']), {
         Null: { 'aws:ResourceTag/aws:eks:cluster-name': 'false' },
@@ -81,11 +63,16 @@ export function workerPolicy(partition = 'aws', boundary?: string): PolicyDocume
         `arn:${partition}:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/eks-*`,
         { StringLike: { 'aws:ResourceTag/eks:cluster-name': 'fleet-*' } },
       ),
-      allow('RunMachines', ['ec2:RunInstances'], ec2(['launch-template']), OURS),
+      // Before EKS makes a node group it sees whether the caller may start machines by its launch template, which has to
+      // be ours, too.
+      allow('RunMachines', ['ec2:RunInstances'], ec2(MACHINE_PARTS), {
+        ArnLike: { 'ec2:LaunchTemplate': ec2(['launch-template']) },
+      }),
+      // EKS knows no resource for it.
+      allow('MakeClusters', ['eks:CreateCluster'], '*', REQUESTED),
       allow(
-        'MakeClusters',
+        'MakeInClusters',
         [
-          'eks:CreateCluster',
           'eks:CreateNodegroup',
           'eks:CreateAddon',
           'eks:CreateAccessEntry',
@@ -102,7 +89,6 @@ export function workerPolicy(partition = 'aws', boundary?: string): PolicyDocume
       allow(
         'KeepRoles',
         [
-          'iam:GetRole',
           'iam:TagRole',
           'iam:ListAttachedRolePolicies',
           'iam:ListRolePolicies',
@@ -118,6 +104,10 @@ export function workerPolicy(partition = 'aws', boundary?: string): PolicyDocume
       allow('PassRoles', ['iam:PassRole'], roles, {
         StringEquals: { 'iam:PassedToService': ['eks.amazonaws.com', 'ec2.amazonaws.com', 'pods.eks.amazonaws.com'] },
       }),
+      // AWS makes each of these once in an account, in the name of whoever first needs it.
+      allow('MakeRolesOfEks', ['iam:CreateServiceLinkedRole'], `arn:${partition}:iam::*:role/aws-service-role/*`, {
+        StringEquals: { 'iam:AWSServiceName': ['eks.amazonaws.com', 'eks-nodegroup.amazonaws.com'] },
+      }),
       allow('BackupBuckets', S3, `arn:${partition}:s3:::fleet-*`),
     ],
   };
@@ -131,7 +121,10 @@ const MANAGED = [
   'service-role/AmazonEBSCSIDriverPolicy',
 ];
 
-/** EC2's describes, the lists of EKS and IAM, and who one is: none of them can be limited to a resource. */
+/**
+ * EC2's describes, the lists of EKS and IAM, and who one is: none of them can be limited to a resource. Nor can the look
+ * at a role that is not there: it has no path yet, and the answer has to be that it is not there.
+ */
 const LOOK = [
   'ec2:DescribeAddresses',
   'ec2:DescribeAvailabilityZones',
@@ -148,6 +141,7 @@ const LOOK = [
   'ec2:DescribeVpcs',
   'eks:DescribeClusterVersions',
   'eks:ListClusters',
+  'iam:GetRole',
   'iam:ListRoles',
   'sts:GetCallerIdentity',
 ];
@@ -161,6 +155,15 @@ const MAKE = [
   'ec2:CreateRouteTable',
   'ec2:CreateVpcEndpoint',
   'ec2:CreateLaunchTemplate',
+];
+
+/** About what a new thing is put into or made from. */
+const MAKE_IN = [
+  'ec2:CreateSubnet',
+  'ec2:CreateRouteTable',
+  'ec2:CreateNatGateway',
+  'ec2:CreateVpcEndpoint',
+  'ec2:RunInstances',
 ];
 
 const CHANGE = [
@@ -205,6 +208,7 @@ const EKS_CHANGE = [
 
 const S3 = [
   's3:CreateBucket',
+  's3:PutBucketOwnershipControls',
   's3:DeleteBucket',
   's3:GetBucketTagging',
   's3:PutBucketTagging',

@@ -47,6 +47,8 @@ export interface LoggedCall {
 
 export class AwsProxy {
   readonly log: LoggedCall[] = [];
+  /** Called with each call that was answered, whole. */
+  watch: ((call: AwsCall, answer: Answer) => void) | undefined;
   readonly #server: Server;
   readonly #agent = new Agent({ keepAliveTimeout: 1000 });
   readonly #faults = new Faults();
@@ -184,6 +186,7 @@ export class AwsProxy {
       try {
         const answer = await this.#answer(call);
         record(answer.status, answer);
+        this.watch?.(call, answer);
         outgoing.writeHead(answer.status, { ...answer.headers } as Record<string, string>);
         outgoing.end(answer.body);
       } catch (error) {
