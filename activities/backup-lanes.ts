@@ -1,6 +1,7 @@
 /** The lists that a backup works through: too long for a workflow's payloads, they lie beside the data. */
 import { FleetError } from '../src/domain/errors.ts';
 import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
+import type { BackupStore } from '../src/clients/s3.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import type { CopiedShard } from './backup-store.ts';
 import { signal } from './context.ts';
@@ -26,12 +27,11 @@ export interface ShardChunk {
 const CHUNK = 200;
 
 export function createBackupLaneActivities(deps: ActivityDeps) {
-  const { store } = deps;
   return {
     /** The shards of the lane from a place on, none when it is at its end, and what their node has of them. */
     async nextShards({ location, attempt, peer, from }: LaneRef & { from: number }): Promise<ShardChunk> {
       const key = backupKeys(location).lane(attempt, peer);
-      const lane = await store.getJson(key);
+      const lane = await deps.stores.of(location).getJson(key);
       if (lane === undefined)
         throw new FleetError('IntegrityMismatch', `The plan of ${location.backup} is gone: ${key}.`);
       const tasks = (lane.body as ShardTask[]).slice(from, from + CHUNK);
@@ -45,14 +45,14 @@ export function createBackupLaneActivities(deps: ActivityDeps) {
     async storeCopied(input: LaneRef & { from: number; shards: readonly CopiedShard[] }): Promise<{ key: string }> {
       const { location, attempt, peer, from, shards } = input;
       const key = backupKeys(location).copied(attempt, peer, from);
-      await store.putJson(key, JSON.stringify(shards));
+      await deps.stores.of(location).putJson(key, JSON.stringify(shards));
       return { key };
     },
   };
 }
 
 /** Read back what {@link createBackupLaneActivities}'s `storeCopied` laid down. */
-export async function readCopied({ store }: ActivityDeps, keys: readonly string[]): Promise<CopiedShard[]> {
+export async function readCopied(store: BackupStore, keys: readonly string[]): Promise<CopiedShard[]> {
   const lists = await mapInLanes(keys, LANES, async (key) => {
     const list = await store.getJson(key);
     if (list === undefined) throw new FleetError('IntegrityMismatch', `The list ${key} of copied shards is gone.`);

@@ -15,6 +15,7 @@ import { FleetError } from '../src/domain/errors.ts';
 import { checkSnapshotDisk } from '../src/domain/disk.ts';
 import { backupIdOf, backupKeys, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
 import { byPeer, planShards, type CollectionPlacement } from '../src/domain/topology.ts';
+import { bucketForBackup } from './backup-buckets.ts';
 import { claim, removeData, sha256 } from './backup-records.ts';
 import { chooseBases, release, settle, type BlockShard } from './block-references.ts';
 import { signal, workflowRun } from './context.ts';
@@ -70,7 +71,7 @@ interface CommitInput {
 }
 
 export function createBackupStoreActivities(deps: ActivityDeps) {
-  const { store, config } = deps;
+  const { stores, catalog, config } = deps;
 
   return {
     /**
@@ -86,6 +87,8 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       const { tenant, cluster, nominalTime } = input;
       const { workflowId, runId } = workflowRun();
       await requireAwake(deps, input);
+      const bucket = await bucketForBackup(catalog, input);
+      const store = stores.of(bucket);
       await store.check(signal());
       const peers = await reachablePeers(deps, input, signal());
       const [{ client }] = peers;
@@ -113,6 +116,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       const location: BackupLocation = {
         tenant,
         cluster,
+        ...bucket,
         prefix: config.FLEET_BACKUP_PREFIX,
         backup: backupIdOf(new Date(nominalTime), createHash('sha256').update(workflowId).digest('hex')),
       };
@@ -164,7 +168,8 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
      */
     async commitBackup(input: CommitInput): Promise<BackupTotals> {
       const { location, attempt, startedAt, spec, lists = [] } = input;
-      const shards = [...input.shards, ...(await readCopied(deps, lists))];
+      const store = stores.of(location);
+      const shards = [...input.shards, ...(await readCopied(store, lists))];
       const keys = backupKeys(location);
       const stored = await store.getJson(keys.plan(attempt));
       if (stored === undefined) throw new FleetError('IntegrityMismatch', `The plan of ${location.backup} is gone.`);
@@ -257,6 +262,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       location: BackupLocation;
       attempt: string;
     }): Promise<{ removed: boolean }> {
+      const store = stores.of(location);
       const standing = await claim(store, location, {
         formatVersion: MANIFEST_FORMAT,
         backup: location.backup,

@@ -5,7 +5,7 @@ import type { BackupState, BackupTotals } from '../src/domain/backup.ts';
 import { resolveSpec, type ClusterPhase, type ClusterRequest, type ClusterSpec } from '../src/domain/cluster.ts';
 import { conditionsOf, type ClusterState } from '../src/domain/conditions.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
-import { namespaceOf, type ClusterRef } from '../src/domain/naming.ts';
+import { namespaceOf, type ClusterRef, type InBucket } from '../src/domain/naming.ts';
 import type { OperationKind } from '../src/domain/operation.ts';
 import { workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -246,10 +246,15 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
 
     /** Bring the index of backups in line with a commit record. */
     async indexBackup(
-      input: ClusterRef & { backup: string; state: BackupState; createdAt: string; totals?: BackupTotals },
+      input: ClusterRef & InBucket & { backup: string; state: BackupState; createdAt: string; totals?: BackupTotals },
     ): Promise<void> {
-      const { tenant, cluster, backup, state, createdAt, totals } = input;
-      const change = { state, changed_at: new Date() };
+      const { tenant, cluster, backup, state, createdAt, totals, bucket } = input;
+      const change = {
+        state,
+        changed_at: new Date(),
+        bucket: bucket?.name ?? null,
+        bucket_region: bucket?.region ?? null,
+      };
       await catalog.run('index the backup', (db) =>
         db
           .insertInto('backups')

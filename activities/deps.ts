@@ -1,7 +1,7 @@
 /** What the activities work with. One set per worker process. */
 import type { AwsClients } from '../src/clients/aws/clients.ts';
 import type { Catalog } from '../src/clients/catalog.ts';
-import type { BackupStore } from '../src/clients/s3.ts';
+import type { BackupStores } from '../src/clients/stores.ts';
 import type { Config } from '../src/config.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
 import type { KubernetesAccess } from '../src/providers/provider.ts';
@@ -9,7 +9,7 @@ import type { KubernetesAccess } from '../src/providers/provider.ts';
 export interface ActivityDeps {
   readonly config: Config;
   readonly catalog: Catalog;
-  readonly store: BackupStore;
+  readonly stores: BackupStores;
   readonly clusters: ClusterPort;
   readonly aws: AwsClients;
   readonly temporal: TemporalPort;

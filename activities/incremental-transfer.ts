@@ -37,7 +37,7 @@ export interface IncrementalTransferResult {
 const RENEWAL = 300_000;
 
 export function createIncrementalTransferActivities(deps: ActivityDeps) {
-  const { store, config } = deps;
+  const { stores, config } = deps;
   const budget = transferBudget(config);
   /** When the leases of an attempt were last written by this process. */
   const renewed = new Map<string, number>();
@@ -64,6 +64,7 @@ export function createIncrementalTransferActivities(deps: ActivityDeps) {
       }
       const bases = await basesOf(location, attempt);
       await renewIfDue(location, attempt, bases);
+      const store = stores.of(location);
       const base = await baseRecipe(location, bases, task);
       const root = clusterPrefix(location);
       const folder = backupKeys(location).blocks(attempt, task.collection, task.shard);
@@ -101,7 +102,7 @@ export function createIncrementalTransferActivities(deps: ActivityDeps) {
   };
 
   async function basesOf(location: BackupLocation, attempt: string): Promise<Bases> {
-    const stored = await store.getJson(backupKeys(location).bases(attempt));
+    const stored = await stores.of(location).getJson(backupKeys(location).bases(attempt));
     if (stored === undefined) throw mismatch(`the list of backups that ${location.backup} may refer to is gone`);
     return stored.body as Bases;
   }
@@ -111,7 +112,7 @@ export function createIncrementalTransferActivities(deps: ActivityDeps) {
     if (now - (renewed.get(attempt) ?? 0) < RENEWAL) return;
     for (const [other, at] of renewed) if (now - at > 2 * RENEWAL) renewed.delete(other);
     renewed.set(attempt, now);
-    await renew(store, location, attempt, allowed);
+    await renew(stores.of(location), location, attempt, allowed);
   }
 
   /** The recipe of this shard in the newest backup that has one. */
@@ -120,6 +121,7 @@ export function createIncrementalTransferActivities(deps: ActivityDeps) {
     { bases }: Bases,
     { collection, shard }: ShardTask,
   ): Promise<Recipe | undefined> {
+    const store = stores.of(location);
     for (const backup of bases) {
       try {
         const manifest = await readManifest(store, { ...location, backup }, ['COMMITTED', 'DELETING']);

@@ -5,6 +5,7 @@ import { watched } from '../src/clients/watched-call.ts';
 import type { ShardEntry } from '../src/domain/backup.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
 import type { BackupLocation, ClusterRef } from '../src/domain/naming.ts';
+import { locate } from './backup-buckets.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { peerById, reachablePeers, type Peer } from './peers.ts';
@@ -41,7 +42,7 @@ const BEAT = 3000;
 const PATIENCE = 60_000;
 
 export function createRecoveryActivities(deps: ActivityDeps) {
-  const { store, config } = deps;
+  const { stores, config } = deps;
   const host = config.FLEET_RELAY_HOST;
   const relay = host === undefined ? undefined : new ShardRelay({ host, port: config.FLEET_RELAY_PORT });
 
@@ -55,7 +56,7 @@ export function createRecoveryActivities(deps: ActivityDeps) {
      */
     async recoverReplica(input: RecoveryInput): Promise<void> {
       const { peer, entry } = await prepare(input);
-      const url = await store.presignRead(entry.key, URL_LIFETIME);
+      const url = await stores.of(input.location).presignRead(entry.key, URL_LIFETIME);
       try {
         await recover(peer, input, { url, entry }, { unseen: 30_000 + entry.size / SLOWEST_PULL });
       } catch (error) {
@@ -121,7 +122,8 @@ export function createRecoveryActivities(deps: ActivityDeps) {
      * @throws FleetError `RestoreRefused` when that backup is not committed, or does not hold the collection
      */
     async dropReplacedCollection({ target, collection, keptIn }: MadeCollection & { keptIn: string }): Promise<void> {
-      await readEntry(store, { ...target, backup: keptIn, prefix: config.FLEET_BACKUP_PREFIX }, collection);
+      const kept = await locate(deps, { ...target, backup: keptIn });
+      await readEntry(stores.of(kept), kept, collection);
       const [{ client }] = await reachablePeers(deps, target, signal());
       await client.deleteCollection(collection);
     },
@@ -135,6 +137,7 @@ export function createRecoveryActivities(deps: ActivityDeps) {
 
   async function prepare(input: RecoveryInput): Promise<{ peer: Peer; entry: ShardEntry }> {
     const { target, location, collection, shard } = input;
+    const store = stores.of(location);
     const entry = shardEntry(await readEntry(store, location, collection), shard);
     await renewLease(store, location);
     return { peer: await peerById(deps, target, input.peer, signal()), entry };

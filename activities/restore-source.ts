@@ -5,7 +5,13 @@ import type { BackupStore } from '../src/clients/s3.ts';
 import type { ShardBytes } from '../src/clients/shard-relay.ts';
 import type { CollectionEntry, ShardEntry } from '../src/domain/backup.ts';
 import { FleetError } from '../src/domain/errors.ts';
-import { backupKeys, clusterPrefix, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
+import {
+  backupKeys,
+  clusterPrefix,
+  type BackupLocation,
+  type ClusterRef,
+  type InBucket,
+} from '../src/domain/naming.ts';
 import { readCommitted } from './backup-records.ts';
 import { recipeOf } from './block-references.ts';
 import { workflowRun } from './context.ts';
@@ -43,11 +49,12 @@ export function shardEntry(entry: CollectionEntry, shard: number): ShardEntry {
 
 /** The snapshot of one shard as a stream, for nodes that cannot read it from the bucket themselves. */
 export function shardBytes(
-  { store, config }: Pick<ActivityDeps, 'store' | 'config'>,
-  location: ClusterRef & { readonly prefix: string },
+  { stores, config }: Pick<ActivityDeps, 'stores' | 'config'>,
+  location: ClusterRef & InBucket & { readonly prefix: string },
   entry: Pick<ShardEntry, 'key' | 'size' | 'incremental'>,
 ): ShardBytes {
   const { incremental } = entry;
+  const store = stores.of(location);
   if (incremental !== undefined) {
     return new IncrementalShard({
       store,

@@ -24,6 +24,7 @@ import {
 import { remainingKeySteps, shardKeyPlan } from '../src/domain/shard-keys.ts';
 import type { QdrantClient } from '../src/clients/qdrant.ts';
 import { FleetError } from '../src/domain/errors.ts';
+import { locate } from './backup-buckets.ts';
 import { readCommitted } from './backup-records.ts';
 import { signal, workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -85,7 +86,7 @@ export interface RestorePreview {
 }
 
 export function createRestoreActivities(deps: ActivityDeps) {
-  const { store, config } = deps;
+  const { stores, config } = deps;
 
   return {
     /**
@@ -106,7 +107,8 @@ export function createRestoreActivities(deps: ActivityDeps) {
       const { tenant, source, backup, collections, rename = {} } = input;
       // Whoever only reads the backup again says nothing, and needs no relay.
       if (input.via === 'worker' && config.FLEET_RELAY_HOST === undefined) throw relayNotConfigured();
-      const location = { tenant, cluster: source, backup, prefix: config.FLEET_BACKUP_PREFIX };
+      const location = await locate(deps, { tenant, cluster: source, backup });
+      const store = stores.of(location);
       await store.check(signal());
       await renewLease(store, location);
       const manifest = await readCommitted(store, location);
@@ -135,8 +137,8 @@ export function createRestoreActivities(deps: ActivityDeps) {
 
     /** Let go of the backup. */
     async closeBackup({ tenant, source, backup }: { tenant: string; source: string; backup: string }): Promise<void> {
-      const location = { tenant, cluster: source, backup, prefix: config.FLEET_BACKUP_PREFIX };
-      await store.deleteKeys([backupKeys(location).lease(workflowRun().workflowId)]);
+      const location = await locate(deps, { tenant, cluster: source, backup });
+      await stores.of(location).deleteKeys([backupKeys(location).lease(workflowRun().workflowId)]);
     },
 
     /**
@@ -184,7 +186,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
      */
     async createRestoredCollection(input: CollectionTarget): Promise<void> {
       const { target, location, collection, as: name = collection, replicationFactor } = input;
-      const entry = await readEntry(store, location, collection);
+      const entry = await readEntry(stores.of(location), location, collection);
       const peers = await reachablePeers(deps, target, signal());
       const [{ client }] = peers;
       const replicas = replicasOf(entry.config, peers.length, replicationFactor);
@@ -272,7 +274,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
       }
       let compared = 0;
       for (const shard of entry.shards) {
-        const sample = await readSample(store, shard);
+        const sample = await readSample(stores.of(input.location), shard);
         if (sample === undefined) continue;
         for (const { peer } of replicas.filter((replica) => replica.shard === shard.shard)) {
           const node = peers.find(({ id }) => id === peer);
@@ -290,7 +292,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
     async restoreAliases(
       input: RestoreSelection & { target: ClusterRef; location: BackupLocation },
     ): Promise<{ aliases: number }> {
-      const manifest = await readCommitted(store, input.location);
+      const manifest = await readCommitted(stores.of(input.location), input.location);
       const aliases = wantedAliases(manifest, restoreItems(manifest, input)).map(({ alias, collection }) => ({
         alias_name: alias,
         collection_name: collection,
@@ -306,7 +308,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
   /** All gates, against the target as it is or, where a number of nodes is given, as it would be made. */
   async function judge(input: GateInput) {
     const { target, location, nodes, replicationFactor, inPlace, aliases } = input;
-    const manifest = await readCommitted(store, location);
+    const manifest = await readCommitted(stores.of(location), location);
     // Both for the plan and for its preview: without a relay not one shard of such a backup gets to a node.
     if (manifest.blocks !== undefined && config.FLEET_RELAY_HOST === undefined) throw relayNotConfigured(true);
     const wish: RestoreWish = {
@@ -345,7 +347,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
   /** All replicas of the collection, each as its own peer sees it. */
   async function readReplicas(input: CollectionTarget) {
     const { target, location, collection, as: name = collection, replicationFactor } = input;
-    const entry = await readEntry(store, location, collection);
+    const entry = await readEntry(stores.of(location), location, collection);
     const peers = await reachablePeers(deps, target, signal());
     const views = await Promise.all(peers.map((peer) => peer.client.collectionCluster(name)));
     const replicas = views.flatMap((view) =>

@@ -7,14 +7,20 @@ import {
   clusterPrefix,
   isBackupId,
   type BackupLocation,
+  type BucketRef,
   type ClusterRef,
+  type InBucket,
 } from '../src/domain/naming.ts';
 import type { RetentionCandidate } from '../src/domain/retention.ts';
 import { claim, move, readRecord, removeData } from './backup-records.ts';
+import { bucketsOf } from './backup-buckets.ts';
 import { release, siblings } from './block-references.ts';
 import type { ActivityDeps } from './deps.ts';
 
-/** What a sweep finds in the bucket. Times are milliseconds since the epoch. */
+/** A backup of a cluster, and its bucket where that is not the fleet's. */
+type BackupRef = ClusterRef & InBucket & { readonly backup: string };
+
+/** What a sweep finds in the buckets. Times are milliseconds since the epoch. */
 export interface SweepFindings {
   readonly prefix: string;
   /** By the store's clock. */
@@ -26,6 +32,8 @@ export interface SweepFindings {
   readonly purging: readonly string[];
   /** Begun more than a day ago, never finished, and nobody works on them any more. */
   readonly abandoned: readonly string[];
+  /** Those of all these that are not in the fleet's bucket. */
+  readonly elsewhere?: readonly { readonly bucket: BucketRef; readonly backups: readonly string[] }[];
 }
 
 /** How far the removal of a backup came. */
@@ -44,10 +52,11 @@ const UNFINISHED_AGE = 86_400_000;
 /** Clocks that disagree by more than this decide nothing about age. */
 const MAX_SKEW = 300_000;
 
-export function createRetentionActivities({ store, config, temporal }: ActivityDeps) {
-  const at = (ref: ClusterRef, backup: string): BackupLocation => ({
-    tenant: ref.tenant,
-    cluster: ref.cluster,
+export function createRetentionActivities({ stores, catalog, config, temporal }: ActivityDeps) {
+  const at = ({ tenant, cluster, backup, bucket }: BackupRef): BackupLocation => ({
+    tenant,
+    cluster,
+    ...(bucket !== undefined && { bucket }),
     prefix: config.FLEET_BACKUP_PREFIX,
     backup,
   });
@@ -55,38 +64,48 @@ export function createRetentionActivities({ store, config, temporal }: ActivityD
   return {
     /** @throws FleetError `ClockSkew` when the store's clock and ours are more than 5 minutes apart */
     async surveyBackups(ref: ClusterRef): Promise<SweepFindings> {
-      const ids: string[] = [];
-      for await (const name of store.folders(clusterPrefix({ ...ref, prefix: config.FLEET_BACKUP_PREFIX }))) {
-        if (isBackupId(name)) ids.push(name);
+      const found: BackupLocation[] = [];
+      for (const bucket of await bucketsOf(catalog, ref)) {
+        const prefix = clusterPrefix({ ...ref, prefix: config.FLEET_BACKUP_PREFIX });
+        for await (const name of stores.of(bucket).folders(prefix)) {
+          if (isBackupId(name)) found.push(at({ ...ref, ...bucket, backup: name }));
+        }
       }
       let now = Date.now();
       const committed: RetentionCandidate[] = [];
       const deleting: { id: string; since: number }[] = [];
       const purging: string[] = [];
       const abandoned: string[] = [];
-      for (const id of ids) {
-        const location = at(ref, id);
-        const found = await readRecord(store, location);
-        if (found !== undefined) now = checkedClock(found.storeTime);
-        const state = found?.record.state;
+      for (const location of found) {
+        const id = location.backup;
+        const read = await readRecord(stores.of(location), location);
+        if (read !== undefined) now = checkedClock(read.storeTime);
+        const state = read?.record.state;
         if (state === 'COMMITTED') {
           committed.push({ id, time: backupTimeOf(id).getTime(), leased: await isLeased(location, now) });
         } else if (state === 'DELETING') {
-          deleting.push({ id, since: Date.parse(found?.record.changedAt ?? '') });
+          deleting.push({ id, since: Date.parse(read?.record.changedAt ?? '') });
         } else if (state === 'PURGING') {
           purging.push(id);
         } else if (state === undefined && (await isAbandoned(location))) {
           abandoned.push(id);
         }
       }
-      return { prefix: config.FLEET_BACKUP_PREFIX, now, committed, deleting, purging, abandoned };
+      const elsewhere = [...Map.groupBy(found, ({ bucket }) => bucket)].flatMap(([bucket, there]) =>
+        bucket === undefined ? [] : [{ bucket, backups: there.map(({ backup }) => backup) }],
+      );
+      return {
+        ...{ prefix: config.FLEET_BACKUP_PREFIX, now, committed, deleting, purging, abandoned },
+        ...(elsewhere.length > 0 && { elsewhere }),
+      };
     },
 
     /** COMMITTED -> DELETING: from here on the backup is listed no more, and can still be taken back. */
-    async markBackupDeleting({ backup, ...ref }: ClusterRef & { backup: string }): Promise<BackupState> {
-      const location = at(ref, backup);
+    async markBackupDeleting(input: BackupRef): Promise<BackupState> {
+      const location = at(input);
+      const store = stores.of(location);
       const found = await readRecord(store, location);
-      if (found === undefined) throw new FleetError('BackupNotFound', `Backup "${backup}" has no record.`);
+      if (found === undefined) throw new FleetError('BackupNotFound', `Backup "${input.backup}" has no record.`);
       if (found.record.state !== 'COMMITTED') return found.record.state;
       return (await move(store, location, found, 'DELETING')).state;
     },
@@ -99,10 +118,11 @@ export function createRetentionActivities({ store, config, temporal }: ActivityD
      * @returns the state that was reached; DELETING when the backup is still needed: `heldBy` names the backups that
      *   refer to its blocks, and is absent when somebody has a lease on it
      */
-    async purgeBackup({ backup, ...ref }: ClusterRef & { backup: string }): Promise<PurgeOutcome> {
-      const location = at(ref, backup);
+    async purgeBackup(input: BackupRef): Promise<PurgeOutcome> {
+      const location = at(input);
+      const store = stores.of(location);
       let found = await readRecord(store, location);
-      if (found === undefined) throw new FleetError('BackupNotFound', `Backup "${backup}" has no record.`);
+      if (found === undefined) throw new FleetError('BackupNotFound', `Backup "${input.backup}" has no record.`);
       if (found.record.state === 'DELETING') {
         if (await isLeased(location, found.storeTime)) return { state: 'DELETING', objects: 0 };
         const heldBy = await dependants(location);
@@ -122,14 +142,12 @@ export function createRetentionActivities({ store, config, temporal }: ActivityD
     },
 
     /** Claim an unfinished backup's record, so that a late uploader cannot commit it, and remove its data. */
-    async collectUnfinished({
-      backup,
-      ...ref
-    }: ClusterRef & { backup: string }): Promise<{ state: BackupState; objects: number }> {
-      const location = at(ref, backup);
+    async collectUnfinished(input: BackupRef): Promise<{ state: BackupState; objects: number }> {
+      const location = at(input);
+      const store = stores.of(location);
       const standing = await claim(store, location, {
         formatVersion: MANIFEST_FORMAT,
-        backup,
+        backup: location.backup,
         state: 'ABORTED',
         revision: 1,
         attempt: 'retention-sweep',
@@ -145,7 +163,7 @@ export function createRetentionActivities({ store, config, temporal }: ActivityD
   };
 
   async function isLeased(location: BackupLocation, now: number): Promise<boolean> {
-    for await (const { modified } of store.list(backupKeys(location).leases)) {
+    for await (const { modified } of stores.of(location).list(backupKeys(location).leases)) {
       if (now - modified.getTime() < LEASE_LIFETIME) return true;
     }
     return false;
@@ -154,6 +172,7 @@ export function createRetentionActivities({ store, config, temporal }: ActivityD
   /** Backups whose record says that they need blocks of this one. */
   async function dependants(location: BackupLocation): Promise<string[]> {
     const held: string[] = [];
+    const store = stores.of(location);
     for (const backup of await siblings(store, location)) {
       const found = await readRecord(store, { ...location, backup });
       if (found !== undefined && refersTo(found.record, location.backup)) held.push(backup);
@@ -162,7 +181,7 @@ export function createRetentionActivities({ store, config, temporal }: ActivityD
   }
 
   async function isAbandoned(location: BackupLocation): Promise<boolean> {
-    const intent = await store.getJson(backupKeys(location).intent);
+    const intent = await stores.of(location).getJson(backupKeys(location).intent);
     if (intent === undefined) return false;
     const { startedAt, workflowId, runId } = intent.body as { startedAt: string; workflowId: string; runId: string };
     const age = checkedClock(intent.storeTime) - Date.parse(startedAt);

@@ -2,7 +2,7 @@
 import { Context } from '@temporalio/activity';
 import type { BackupFormat, ShardEntry } from '../src/domain/backup.ts';
 import { FleetError } from '../src/domain/errors.ts';
-import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
+import { backupKeys, inBucket, type BackupLocation } from '../src/domain/naming.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import type { CopiedShard } from './backup-store.ts';
 import { attempt, heartbeats, keepInHeartbeats } from './context.ts';
@@ -85,7 +85,7 @@ export function createShardPackActivities(steps: Steps) {
     // Beats by the bytes that it moves: one that stands still is one that Temporal ends.
     const stored = await transfer(pack, task, snapshot);
     await beating(() => steps.deleteShardSnapshot({ ...ref, task, name: snapshot.name }));
-    const copy = stored.incremental === undefined ? stored : { ...stored, location };
+    const copy = { ...stored, location };
     const opened = stored.size <= engineMaxBytes ? await beating(() => steps.openCopiedShard(copy)) : undefined;
     return {
       ...{ collection, shard, ...stored },
@@ -109,8 +109,9 @@ export function createShardPackActivities(steps: Steps) {
       return stored;
     }
     const { tenant, cluster } = location;
+    const ref = { tenant, cluster, ...inBucket(location) };
     const key = backupKeys(location).shard(run, task.collection, task.shard);
-    const { size, sha256, crc32 } = await steps.transferShardSnapshot({ tenant, cluster, task, snapshot, key });
+    const { size, sha256, crc32 } = await steps.transferShardSnapshot({ ...ref, task, snapshot, key });
     return { key, size, sha256, crc32 };
   }
 }

@@ -1,6 +1,6 @@
 /** The byte stream from a Qdrant node into the bucket. */
 import { FleetError } from '../src/domain/errors.ts';
-import type { ClusterRef } from '../src/domain/naming.ts';
+import type { ClusterRef, InBucket } from '../src/domain/naming.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import { SnapshotSource } from '../src/clients/snapshot-source.ts';
 import { partSizeFor, relay } from '../src/clients/relay.ts';
@@ -9,7 +9,7 @@ import type { ActivityDeps } from './deps.ts';
 import { peerById } from './peers.ts';
 import { transferBudget } from './transfer-budget.ts';
 
-export interface TransferInput extends ClusterRef {
+export interface TransferInput extends ClusterRef, InBucket {
   readonly task: ShardTask;
   readonly snapshot: { readonly name: string; readonly size: number; readonly sha256: string };
   /** S3 key to write. */
@@ -26,7 +26,7 @@ export interface TransferResult {
 }
 
 export function createSnapshotTransferActivities(deps: ActivityDeps) {
-  const { store, config } = deps;
+  const { stores, config } = deps;
   const budget = transferBudget(config);
 
   return {
@@ -40,7 +40,10 @@ export function createSnapshotTransferActivities(deps: ActivityDeps) {
      * @throws FleetError `SnapshotVanished` when the node no longer has the file, `IntegrityMismatch` when the bytes
      *   are not those that Qdrant announced
      */
-    async transferShardSnapshot({ task, snapshot, key, ...ref }: TransferInput): Promise<TransferResult> {
+    async transferShardSnapshot(input: TransferInput): Promise<TransferResult> {
+      const { tenant, cluster, task, snapshot, key } = input;
+      const ref = { tenant, cluster };
+      const store = stores.of(input);
       const beat = heartbeats();
       const { client } = await peerById(deps, ref, task.peer, signal());
       const url = client.shardSnapshotUrl(task.collection, task.shard, snapshot.name);

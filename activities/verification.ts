@@ -39,14 +39,14 @@ export interface Attestation {
 }
 
 export function createVerificationActivities(deps: ActivityDeps) {
-  const { store, config } = deps;
+  const { stores, config } = deps;
   return {
     async listBackupShards({
       location,
     }: {
       location: BackupLocation;
     }): Promise<{ shards: ShardRef[]; transferQueue: string }> {
-      const { collections } = await readCommitted(store, location);
+      const { collections } = await readCommitted(stores.of(location), location);
       return {
         shards: collections.flatMap(({ name, shards }) =>
           shards.map(({ shard, size }) => ({ collection: name, shard, size })),
@@ -57,7 +57,7 @@ export function createVerificationActivities(deps: ActivityDeps) {
 
     /** Read one object again. What is wrong with the bytes is an answer; a store that does not answer is a failure. */
     async verifyShard(input: { location: BackupLocation; collection: string; shard: number }): Promise<ShardVerdict> {
-      const { collections } = await readCommitted(store, input.location);
+      const { collections } = await readCommitted(stores.of(input.location), input.location);
       const collection = collections.find(({ name }) => name === input.collection);
       const entry = collection?.shards.find(({ shard }) => shard === input.shard);
       if (collection === undefined || entry === undefined) {
@@ -76,6 +76,7 @@ export function createVerificationActivities(deps: ActivityDeps) {
      * before its shards have been seen to load. Some of its points are written down beside it, to be compared when it
      * was restored.
      *
+     * @param input `location`: absent in calls of earlier versions, which knew one bucket only
      * @throws FleetError `IntegrityMismatch` when it is not what was sent, or does not open
      */
     async openCopiedShard(
@@ -89,14 +90,14 @@ export function createVerificationActivities(deps: ActivityDeps) {
         if (wrong !== undefined) throw new FleetError('IntegrityMismatch', `${input.key} ${wrong}.`);
         const wanted = { seed: sampleSeed(input), points: SAMPLE_POINTS };
         const { points, sample = [] } = await openShard(python, file, scratch, signal(), wanted);
-        return { points, sample: await writeSample(store, input, sample) };
+        return { points, sample: await writeSample(stores.of(input.location ?? {}), input, sample) };
       });
     },
 
     async attestBackup(input: { location: BackupLocation; attestation: Attestation }): Promise<void> {
       const { location, attestation } = input;
       const key = attestationKey(location, new Date(), attestation.kind);
-      await store.putJson(key, JSON.stringify({ ...attestation, at: new Date().toISOString() }));
+      await stores.of(location).putJson(key, JSON.stringify({ ...attestation, at: new Date().toISOString() }));
     },
   };
 
@@ -111,7 +112,7 @@ export function createVerificationActivities(deps: ActivityDeps) {
     const wrong = await reread(location, entry, file);
     if (wrong !== undefined) return wrong;
     try {
-      const kept = await readSample(store, entry);
+      const kept = await readSample(stores.of(location), entry);
       const wanted = kept && { seed: kept.seed, points: kept.points.length };
       const { points, indexes, sample } = await openShard(python, file, scratch, signal(), wanted);
       const { low, high } = pointRange(entry.points);
@@ -138,7 +139,9 @@ export function createVerificationActivities(deps: ActivityDeps) {
   ): Promise<string | undefined> {
     const { key, size, sha256 } = entry;
     const isIncremental = entry.incremental !== undefined && location !== undefined;
-    const body = isIncremental ? shardBytes(deps, location, entry).stream(signal()) : await store.read(key, signal());
+    const body = isIncremental
+      ? shardBytes(deps, location, entry).stream(signal())
+      : await stores.of(location ?? {}).read(key, signal());
     if (body === undefined) return 'is gone from the bucket';
     const beat = heartbeats();
     const hash = createHash('sha256');

@@ -292,6 +292,10 @@ export const Backup = z
     id: z.string(),
     cluster: z.string(),
     state: z.enum(BACKUP_STATES),
+    bucket: z
+      .string()
+      .optional()
+      .openapi({ description: "The cluster's own bucket, where it has one; else it is in the fleet's." }),
     totals: z
       .object({ collections: z.int(), shards: z.int(), bytes: z.int(), points: z.int(), written: z.int().optional() })
       .optional(),

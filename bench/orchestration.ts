@@ -16,7 +16,7 @@ import { createActivities } from '../activities/index.ts';
 import { FleetActivityInterceptor } from '../activities/interceptor.ts';
 import { Catalog } from '../src/clients/catalog.ts';
 import type { Kubernetes } from '../src/clients/kubernetes.ts';
-import { BackupStore } from '../src/clients/s3.ts';
+import { BackupStores } from '../src/clients/stores.ts';
 import { loadConfig } from '../src/config.ts';
 import { resolveSpec } from '../src/domain/cluster.ts';
 import { startInfrastructure, type Infrastructure } from '../src/local/stack.ts';
@@ -82,7 +82,7 @@ async function withWorker({ env }: Infrastructure, use: (run: Run) => Promise<vo
   const client = new Client({ connection });
   const catalog = new Catalog(config.DATABASE_URL);
   await catalog.migrate();
-  const store = new BackupStore({
+  const stores = new BackupStores({
     bucket: config.FLEET_BACKUP_BUCKET,
     region: config.AWS_REGION,
     forcePathStyle: true,
@@ -97,7 +97,7 @@ async function withWorker({ env }: Infrastructure, use: (run: Run) => Promise<vo
     secretValue: () => Promise.resolve('key'),
   } as unknown as Kubernetes;
   const activities = createActivities({
-    ...{ config, catalog, store },
+    ...{ config, catalog, stores },
     clusters: { of: () => Promise.resolve({ kubernetes }) },
     temporal: { isOpen: () => Promise.resolve(false), deleteSchedules: () => Promise.resolve(0) },
   } as unknown as ActivityDeps);
@@ -134,7 +134,7 @@ async function withWorker({ env }: Infrastructure, use: (run: Run) => Promise<vo
   } finally {
     for (const worker of workers) worker.shutdown();
     await Promise.all(running);
-    store.close();
+    stores.close();
     await catalog.close();
     await Promise.all([connection.close(), native.close()]);
   }

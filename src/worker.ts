@@ -16,7 +16,7 @@ import type { TemporalPort } from '../activities/deps.ts';
 import { FleetActivityInterceptor } from '../activities/interceptor.ts';
 import { AwsClients } from './clients/aws/clients.ts';
 import { Catalog } from './clients/catalog.ts';
-import { BackupStore } from './clients/s3.ts';
+import { BackupStores } from './clients/stores.ts';
 import { loadConfig, type Config } from './config.ts';
 import { messageOf } from './domain/errors.ts';
 import { Providers } from './providers/index.ts';
@@ -40,7 +40,7 @@ async function main(): Promise<void> {
   const activities = createActivities({
     config,
     catalog,
-    store: createStore(config),
+    stores: createStores(config),
     clusters: providers,
     aws,
     temporal: temporalPort(client),
@@ -98,8 +98,8 @@ function workflowSource(config: Config): Pick<WorkerOptions, 'workflowBundle' | 
   return { workflowsPath: WORKFLOWS, bundlerOptions: BUNDLER_OPTIONS };
 }
 
-function createStore(config: Config): BackupStore {
-  return new BackupStore({
+function createStores(config: Config): BackupStores {
+  return new BackupStores({
     bucket: config.FLEET_BACKUP_BUCKET,
     region: config.AWS_REGION,
     forcePathStyle: config.FLEET_S3_FORCE_PATH_STYLE,

@@ -1,5 +1,6 @@
 import { CancellationScope, executeChild, workflowInfo } from '@temporalio/workflow';
 import { parseBackupInput } from '../src/domain/input.ts';
+import { inBucket, placeOf } from '../src/domain/naming.ts';
 import { SCHEDULED_START_TIME } from '../src/temporal-search-attributes.ts';
 import { BackupPeer, type CopiedLane } from './backup-peer.ts';
 import { RetentionSweep } from './retention-sweep.ts';
@@ -53,7 +54,7 @@ export async function BackupCluster(
       },
       ({ plan: { lanes, location, removed = 0, diskUnknown } }) =>
         [
-          `${sumOf(lanes)} shards into ${location.backup}`,
+          `${sumOf(lanes)} shards into ${placeOf(location)}`,
           ...(removed === 0 ? [] : [`${removed} snapshots that an earlier backup left are removed`]),
           ...(diskUnknown === undefined ? [] : [`free disk is unknown of ${diskUnknown}`]),
         ].join('; '),
@@ -100,7 +101,10 @@ export async function BackupCluster(
         const { backup } = location;
         // The backup exists from here on, so it is listed even if the operation is cancelled now.
         await CancellationScope.nonCancellable(() =>
-          persistent.indexBackup({ ...ref, backup, state: 'COMMITTED', createdAt: startedAt, totals: committed }),
+          persistent.indexBackup({
+            ...{ ...ref, ...inBucket(location), backup, state: 'COMMITTED', createdAt: startedAt },
+            totals: committed,
+          }),
         );
         return committed;
       },

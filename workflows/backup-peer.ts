@@ -9,7 +9,7 @@ import {
 import type { CopiedShard } from '../activities/backup-store.ts';
 import type { NodeSnapshot } from '../activities/qdrant.ts';
 import type { BackupFormat, ShardEntry } from '../src/domain/backup.ts';
-import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
+import { backupKeys, inBucket, type BackupLocation } from '../src/domain/naming.ts';
 import { isSmall, packShards } from '../src/domain/packing.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import { control, described, persistent, polled, snapshotting, streaming } from './shared/activity-proxies.ts';
@@ -152,7 +152,9 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
       return { key, size, sha256, crc32, incremental };
     }
     const key = backupKeys(location).shard(attempt, collection, shard);
-    const copy = await control.transferShardSnapshot.executeWithOptions(options, [{ ...ref, task, snapshot, key }]);
+    const copy = await control.transferShardSnapshot.executeWithOptions(options, [
+      { ...ref, ...inBucket(location), task, snapshot, key },
+    ]);
     return { key, size: copy.size, sha256: copy.sha256, crc32: copy.crc32 };
   }
 
@@ -160,7 +162,7 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
     if (stored.size > (input.engineMaxBytes ?? 0)) return {};
     const { points, sample } = await control.openCopiedShard.executeWithOptions(
       streaming(transferQueue, `Open and count the copy of ${what}`),
-      [stored.incremental === undefined ? stored : { ...stored, location }],
+      [{ ...stored, location }],
     );
     return { exact: points, sample };
   }

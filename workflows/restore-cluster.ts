@@ -60,7 +60,7 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
           ...(rename !== undefined && { rename }),
           ...(via !== undefined && { via }),
         }),
-      (found) => `${found.collections.length} collections, ${megabytes(found)} MB, Qdrant ${found.qdrantVersion}`,
+      opened,
     );
     const { location, transferQueue } = plan;
     const relayQueue = plan.via === 'worker' ? transferQueue : undefined;
@@ -261,6 +261,13 @@ interface Restored extends Record<string, unknown> {
   readonly aliases: number;
   /** In place: the backup of what was replaced, made right before. */
   readonly freshBackup?: string;
+}
+
+/** What was found in the backup. */
+function opened(found: RestorePlan): string {
+  const { bucket } = found.location;
+  const where = bucket === undefined ? '' : `, in bucket ${bucket.name}`;
+  return `${found.collections.length} collections, ${megabytes(found)} MB, Qdrant ${found.qdrantVersion}${where}`;
 }
 
 function megabytes({ collections }: RestorePlan): string {

@@ -39,6 +39,10 @@ export async function RetentionSweep(input: unknown): Promise<{
       ({ committed, deleting, purging, abandoned }) =>
         `${committed.length} good, ${deleting.length + purging.length} being removed, ${abandoned.length} unfinished`,
     );
+    const placed = (backup: string) => {
+      const bucket = found.elsewhere?.find(({ backups }) => backups.includes(backup))?.bucket;
+      return { ...ref, backup, ...(bucket !== undefined && { bucket }) };
+    };
     const decisions = decideRetention(found.committed, policy, found.now);
     const falling = decisions.filter(({ keep }) => !keep).map(({ id }) => id);
     if (dryRun) {
@@ -51,10 +55,9 @@ export async function RetentionSweep(input: unknown): Promise<{
       STEPS.mark,
       async () => {
         for (const backup of falling) {
-          const state = await control.markBackupDeleting.executeWithOptions(described(`Mark ${backup}`), [
-            { ...ref, backup },
-          ]);
-          await control.indexBackup({ ...ref, backup, state, createdAt: createdAt(backup) });
+          const at = placed(backup);
+          const state = await control.markBackupDeleting.executeWithOptions(described(`Mark ${backup}`), [at]);
+          await control.indexBackup({ ...at, state, createdAt: createdAt(backup) });
           marked.push(backup);
         }
       },
@@ -70,11 +73,12 @@ export async function RetentionSweep(input: unknown): Promise<{
       async () => {
         // The newest first: what refers to others goes before them.
         for (const backup of [...found.purging, ...due, ...(grace === 0 ? marked : [])].sort().reverse()) {
+          const at = placed(backup);
           const { state, heldBy } = await control.purgeBackup.executeWithOptions(
             described(`Remove the data of ${backup}`),
-            [{ ...ref, backup }],
+            [at],
           );
-          await control.indexBackup({ ...ref, backup, state, createdAt: createdAt(backup) });
+          await control.indexBackup({ ...at, state, createdAt: createdAt(backup) });
           if (state === 'DELETED') purged.push(backup);
           if (heldBy !== undefined) held[backup] = heldBy;
         }
@@ -91,7 +95,7 @@ export async function RetentionSweep(input: unknown): Promise<{
       async () => {
         for (const backup of found.abandoned) {
           const { state } = await control.collectUnfinished.executeWithOptions(described(`Collect ${backup}`), [
-            { ...ref, backup },
+            placed(backup),
           ]);
           if (state === 'ABORTED') collected.push(backup);
         }

@@ -114,6 +114,7 @@ function viewOfBackup(row: BackupRow) {
     id: row.backup,
     cluster: row.cluster,
     state: row.state,
+    ...(row.bucket !== null && { bucket: row.bucket }),
     ...(row.totals !== null && { totals: row.totals }),
     createdAt: row.created_at.toISOString(),
     changedAt: row.changed_at.toISOString(),

@@ -109,4 +109,10 @@ export const migrations: Record<string, Migration> = {
       await sql`alter table clusters add column delete_after timestamptz`.execute(db);
     },
   },
+  '2026-11-24-backup-buckets': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await sql`alter table backups add column bucket text`.execute(db);
+      await sql`alter table backups add column bucket_region text`.execute(db);
+    },
+  },
 };

@@ -71,6 +71,9 @@ interface BackupsTable {
   backup: string;
   state: BackupState;
   totals: JSONColumnType<BackupTotals> | null;
+  /** Null: the fleet's. */
+  bucket: string | null;
+  bucket_region: string | null;
   created_at: Date;
   changed_at: Date;
 }

@@ -75,10 +75,11 @@ export class BackupStore {
   #refusals = 0;
   #trailers = true;
 
-  constructor(options: StoreOptions) {
+  /** @param beside a store whose connections are used, too */
+  constructor(options: StoreOptions, beside?: BackupStore) {
     this.bucket = options.bucket;
     this.#options = options;
-    this.#client = buildClient(options);
+    this.#client = buildClient({ ...options, ...(beside !== undefined && { before: beside.#client }) });
     this.#signer = this.#buildSigner();
   }
 

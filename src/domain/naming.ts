@@ -98,10 +98,33 @@ export function encodeCollection(name: string): string {
     .join('');
 }
 
-/** Where a backup's objects live below the bucket. */
-export interface BackupLocation extends ClusterRef {
+/** A bucket that a cluster has of its own. */
+export interface BucketRef {
+  readonly name: string;
+  /** AWS region. */
+  readonly region: string;
+}
+
+/** Which bucket something is in. */
+export interface InBucket {
+  /** Absent: the fleet's. */
+  readonly bucket?: BucketRef;
+}
+
+/** The bucket alone, of whatever is in one. */
+export function inBucket({ bucket }: InBucket): InBucket {
+  return bucket === undefined ? {} : { bucket };
+}
+
+/** Where a backup's objects live. */
+export interface BackupLocation extends ClusterRef, InBucket {
   readonly prefix: string;
   readonly backup: string;
+}
+
+/** A backup for people: its id and, where it is not in the fleet's bucket, in which it is. */
+export function placeOf({ backup, bucket }: BackupLocation): string {
+  return bucket === undefined ? backup : `${backup} in bucket ${bucket.name}`;
 }
 
 /** `<prefix>/<tenant>/<cluster>/`: where all backups of a cluster live. */

@@ -10,14 +10,18 @@ import { Catalog } from '../../src/clients/catalog.ts';
 import { Helm } from '../../src/clients/helm.ts';
 import { Kubernetes } from '../../src/clients/kubernetes.ts';
 import type { BackupStore } from '../../src/clients/s3.ts';
+import type { BackupStores } from '../../src/clients/stores.ts';
 import { loadConfig, type Config } from '../../src/config.ts';
-import { openStore } from '../support/fleet.ts';
+import { openStores } from '../support/fleet.ts';
 
 type Change = Partial<ActivityDeps> & { readonly kubernetes?: Kubernetes };
 
 export class Parts {
+  readonly env: Readonly<Record<string, string>>;
   readonly config: Config;
   readonly catalog: Catalog;
+  readonly stores: BackupStores;
+  /** The fleet's bucket. */
   readonly store: BackupStore;
   readonly kubernetes: Kubernetes;
   readonly tenant = `t${randomBytes(4).toString('hex')}`;
@@ -26,18 +30,20 @@ export class Parts {
   readonly closed = new Set<string>();
 
   private constructor(env: Record<string, string>, change: Change) {
+    this.env = env;
     // The SDK's own chain of credentials reads the environment of the process.
     for (const name of ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_REGION']) process.env[name] = env[name];
     this.config = loadConfig({ ...env, FLEET_TRANSFER_PART_BYTES: String(5 * 1024 * 1024) });
     this.catalog = new Catalog(env['DATABASE_URL'] ?? '');
-    this.store = openStore(env);
+    this.stores = openStores(env);
+    this.store = this.stores.fleet;
     const { kubernetes = new Kubernetes(env['KUBECONFIG']), ...rest } = change;
     this.kubernetes = kubernetes;
     const access = { kubernetes, helm: new Helm({ binary: 'helm' }) };
     this.activities = createActivities({
       config: this.config,
       catalog: this.catalog,
-      store: this.store,
+      stores: this.stores,
       aws: new AwsClients({}),
       clusters: { of: () => Promise.resolve(access) },
       temporal: {
@@ -62,7 +68,7 @@ export class Parts {
   }
 
   async close(): Promise<void> {
-    this.store.close();
+    this.stores.close();
     await this.catalog.close();
   }
 }

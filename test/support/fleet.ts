@@ -8,7 +8,8 @@ import { CoreV1Api, KubeConfig, type ApiConstructor, type ApiType } from '@kuber
 import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
 import { execa } from 'execa';
 import { inject } from 'vitest';
-import { BackupStore } from '../../src/clients/s3.ts';
+import type { BackupStore } from '../../src/clients/s3.ts';
+import { BackupStores } from '../../src/clients/stores.ts';
 import { Catalog } from '../../src/clients/catalog.ts';
 import { ClusterAccess } from '../../src/local/demo/cluster-access.ts';
 import type { Progress } from '../../src/domain/operation.ts';
@@ -202,7 +203,11 @@ export async function exited(worker: ChildProcess): Promise<NodeJS.Signals | nul
 }
 
 export function openStore(env: Record<string, string>): BackupStore {
-  return new BackupStore({
+  return openStores(env).fleet;
+}
+
+export function openStores(env: Record<string, string>): BackupStores {
+  return new BackupStores({
     bucket: env['FLEET_BACKUP_BUCKET'] ?? '',
     region: env['AWS_REGION'] ?? 'us-east-1',
     endpoint: env['FLEET_S3_ENDPOINT'] ?? '',

@@ -73,6 +73,25 @@ describe.concurrent('BackupCluster', () => {
     expect(await run.progress()).toMatchObject({ kind: 'backup', percent: 100 });
   });
 
+  test('where the cluster has a bucket of its own, every step is told which, and the plan and the index say it', async () => {
+    const bucket = { name: 'fleet-acme--docs-1', region: 'eu-west-1' };
+    const location = { ...LOCATION, bucket };
+    const run = await workflows.run('BackupCluster', REF, {
+      planBackup: () => ({
+        ...{ location, attempt: 'run', transferQueue: workflows.taskQueue, lanes: lanesOf(TASKS) },
+        ...{ startedAt: '2026-11-21T03:00:00.000Z', engineMaxBytes: 5000 },
+      }),
+    });
+    for (const step of ['nextShards', 'openCopiedShard', 'commitBackup'] as const) {
+      expect(run.of(step)[0]?.input).toMatchObject({ location });
+    }
+    for (const step of ['transferShardSnapshot', 'indexBackup'] as const) {
+      expect(run.of(step)[0]?.input).toMatchObject({ bucket });
+    }
+    const { steps } = await run.progress();
+    expect(steps.find(({ name }) => name === 'Plan the shards')?.message).toContain(`in bucket ${bucket.name}`);
+  });
+
   test('peers work side by side, each on one shard at a time', async () => {
     const busy = new Map<string, number>();
     const most = new Map<string, number>();

@@ -117,6 +117,23 @@ describe.concurrent('RetentionSweep', () => {
     expect(run.ended).toMatchObject({ result: { collected: [day(1)] } });
   });
 
+  test('a backup in a bucket of its own is marked, removed and indexed there', async () => {
+    const bucket = { name: 'own', region: 'eu-west-1' };
+    const input = { ...REF, policy: { ...policy, undoHours: 0 } };
+    const elsewhere = [{ bucket, backups: [day(17), day(20), day(3)] }];
+    const found = { committed: good(17, 18, 19, 20), abandoned: [day(3), day(4)], elsewhere };
+    const run = await workflows.run('RetentionSweep', input, finding(found));
+    const own = { ...REF, backup: day(17), bucket };
+    expect(run.of('markBackupDeleting').map((call) => call.input)).toEqual([{ ...REF, backup: day(18) }, own]);
+    expect(run.of('purgeBackup').map((call) => call.input)).toEqual([{ ...REF, backup: day(18) }, own]);
+    expect(run.of('indexBackup').at(-1)?.input).toMatchObject({ ...own, state: 'DELETED' });
+    const collected = run.of('collectUnfinished').map((call) => call.input);
+    expect(collected).toEqual([
+      { ...REF, backup: day(3), bucket },
+      { ...REF, backup: day(4) },
+    ]);
+  });
+
   test('at most `maxRemovals` fall at once, the oldest first', async () => {
     const input = { ...REF, policy: { ...policy, maxRemovals: 2 } };
     const run = await workflows.run('RetentionSweep', input, finding({ committed: good(11, 12, 13, 14, 19, 20) }));

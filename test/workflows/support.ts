@@ -407,6 +407,7 @@ function fakeActivities(transferQueue: string): Fakes {
     ensureBackupBucket: () => ({ bucket: 'fleet-acme--docs-0' }),
     deleteBackupBucket: () => ({ kept: null }),
     transferShardSnapshot: () => ({ size: 1000, sha256: 'aa', crc32: 'AAAAAA==', sent: 1000 }),
+    openCopiedShard: () => ({ points: 10, sample: { key: 'sample', sha256: 'aa', points: 10 } }),
     transferIncrementalShard: () => ({
       ...{ key: 'shard.recipe', size: 1000, sha256: 'aa', crc32: 'AAAAAA==', sent: 10 },
       incremental: { recipeBytes: 5, recipeSha256: 'bb', written: 15 },

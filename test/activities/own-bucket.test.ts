@@ -1,0 +1,124 @@
+/** Backups in a bucket of the cluster's own, on a real store: where they go, how they are found again, how they go. */
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { bucketForBackup, bucketsOf, locate } from '../../activities/backup-buckets.ts';
+import { readRecord, sha256 } from '../../activities/backup-records.ts';
+import { resolveSpec } from '../../src/domain/cluster.ts';
+import { backupKeys, namespaceOf, type BackupLocation, type BucketRef } from '../../src/domain/naming.ts';
+import { askForBucket, giveBucket } from '../support/own-bucket.ts';
+import { Parts } from './support.ts';
+
+let parts: Parts;
+let bucket: BucketRef;
+const MANIFEST = JSON.stringify({ formatVersion: 1, attempt: 'run', collections: [], spec: { nodes: 1 } });
+const ref = () => ({ tenant: parts.tenant, cluster: 'docs' });
+const idOf = (day: number) => `202611${String(day).padStart(2, '0')}T030000Z-0000000a`;
+const place = (day: number, inOwn = true): BackupLocation => ({
+  ...{ ...ref(), prefix: '', backup: idOf(day) },
+  ...(inOwn && { bucket }),
+});
+
+beforeAll(async () => {
+  parts = await Parts.open();
+  bucket = await giveBucket({ env: parts.env, catalog: parts.catalog }, ref());
+});
+afterAll(() => parts.close());
+
+/** A committed backup with one object. */
+async function stored(location: BackupLocation): Promise<BackupLocation> {
+  const store = parts.stores.of(location);
+  const keys = backupKeys(location);
+  const { backup } = location;
+  await store.putJson(keys.intent, '{}');
+  await store.putJson(keys.shard('run', 'documents', 0), '"data"');
+  await store.putJson(keys.manifest, MANIFEST);
+  const manifest = { sha256: sha256(MANIFEST), size: MANIFEST.length };
+  const head = { formatVersion: 1, backup, state: 'COMMITTED', revision: 1, attempt: 'run', manifest };
+  await store.putJson(keys.commit, JSON.stringify({ ...head, changedAt: new Date().toISOString() }));
+  return location;
+}
+
+async function keysIn(location: BackupLocation, part: 'leases' | 'data'): Promise<string[]> {
+  const found: string[] = [];
+  for await (const { key } of parts.stores.of(location).list(backupKeys(location)[part])) found.push(key);
+  return found;
+}
+
+test('the next backup goes into the own bucket where the cluster asks for one, and into the fleet’s where not', async () => {
+  const spec = JSON.stringify(resolveSpec({}, parts.config.FLEET_COLLECTION_PRESETS));
+  for (const cluster of ['docs', 'lost']) {
+    const at = { tenant: parts.tenant, cluster };
+    const row = { ...at, phase: 'HEALTHY' as const, namespace: namespaceOf(at), created_by: 'test', reason: null };
+    await parts.catalog.db
+      .insertInto('clusters')
+      .values({ ...row, spec })
+      .execute();
+  }
+  expect(await bucketForBackup(parts.catalog, ref())).toEqual({});
+  await askForBucket(parts.catalog, ref(), true);
+  expect(await bucketForBackup(parts.catalog, ref())).toEqual({ bucket });
+  const lost = { tenant: parts.tenant, cluster: 'lost' };
+  await askForBucket(parts.catalog, lost, true);
+  await expect(bucketForBackup(parts.catalog, lost)).rejects.toMatchObject({ code: 'InfrastructureNotReady' });
+});
+
+test('a backup is found by the index, and without it where its intent lies', async () => {
+  const [indexed, unindexed, fleets] = [place(1), await stored(place(2)), await stored(place(3, false))];
+  const found = ({ tenant, cluster, backup }: BackupLocation) => locate(parts, { tenant, cluster, backup });
+  const entry = { ...ref(), state: 'COMMITTED' as const, createdAt: '2026-11-01T03:00:00Z' };
+  await parts.as('backup', (a) => a.indexBackup({ ...entry, backup: indexed.backup, bucket }));
+  // A worker of an earlier version writes no bucket down.
+  await parts.as('backup', (a) => a.indexBackup({ ...entry, backup: unindexed.backup }));
+  expect(await found(indexed)).toEqual(indexed);
+  expect(await found(unindexed)).toEqual(unindexed);
+  expect(await found(fleets)).toEqual(fleets);
+  expect(await found(place(9))).toEqual(place(9, false));
+  expect(await found({ ...place(9), cluster: 'another' })).toEqual({ ...place(9, false), cluster: 'another' });
+});
+
+test('a restore opens the backup there, and its lease lies beside it', async () => {
+  const location = await stored(place(4));
+  const opening = { tenant: parts.tenant, source: 'docs', backup: location.backup };
+  expect(await parts.as('restore', (a) => a.openBackup(opening))).toMatchObject({ location });
+  expect(await keysIn(location, 'leases')).toHaveLength(1);
+  expect(await keysIn(place(4, false), 'leases')).toEqual([]);
+  await parts.as('restore', (a) => a.closeBackup(opening));
+  expect(await keysIn(location, 'leases')).toEqual([]);
+});
+
+test('a URL for a node is of that bucket, signed for the region of the store', async () => {
+  const location = await stored(place(5));
+  const key = backupKeys(location).manifest;
+  const url = await parts.stores.of(location).presignRead(key, 60);
+  expect(new URL(url).pathname).toBe(`/${bucket.name}/${key}`);
+  expect(await (await fetch(url)).text()).toBe(MANIFEST);
+});
+
+test('a sweep sees both buckets, and removes each backup where it is', async () => {
+  const own = await stored(place(20));
+  // The same key in the fleet's bucket, of an id that a sweep of the own one must leave alone.
+  const other = await stored(place(21, false));
+  const found = await parts.as('sweep', (a) => a.surveyBackups(ref()));
+  expect(found.committed.map(({ id }) => id)).toEqual(expect.arrayContaining([own.backup, other.backup]));
+  expect(found.elsewhere).toEqual([{ bucket, backups: expect.arrayContaining([own.backup]) as unknown }]);
+  expect(found.elsewhere?.[0]?.backups).not.toContain(other.backup);
+
+  const sweeping = { ...ref(), backup: own.backup, bucket };
+  expect(await parts.as('sweep', (a) => a.markBackupDeleting(sweeping))).toBe('DELETING');
+  expect(await parts.as('sweep', (a) => a.purgeBackup(sweeping))).toEqual({ state: 'DELETED', objects: 1 });
+  expect(await keysIn(own, 'data')).toEqual([]);
+  expect((await readRecord(parts.stores.of(own), own))?.record.state).toBe('DELETED');
+  expect(await keysIn(other, 'data')).toHaveLength(1);
+});
+
+test('all buckets with backups that count are looked into, once each, also when the ledger has forgotten them', async () => {
+  const lost = { tenant: parts.tenant, cluster: 'gone' };
+  const entry = { ...lost, createdAt: '2026-11-01T03:00:00Z' };
+  const old = { name: 'of-old', region: 'eu-west-1' };
+  const index = (day: number, state: 'COMMITTED' | 'DELETED', name: string) =>
+    parts.as('x', (a) => a.indexBackup({ ...entry, backup: idOf(day), state, bucket: { ...old, name } }));
+  await index(1, 'COMMITTED', 'of-old');
+  await index(2, 'COMMITTED', 'of-old');
+  await index(3, 'DELETED', 'emptied');
+  expect(await bucketsOf(parts.catalog, lost)).toEqual([{}, { bucket: old }]);
+  expect(await bucketsOf(parts.catalog, ref())).toEqual([{}, { bucket }]);
+});

@@ -1,0 +1,77 @@
+/** A cluster with a bucket of its own: its backups lie there, and restore from there, also when it is gone. */
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { backupKeys, clusterPrefix, type BucketRef } from '../../src/domain/naming.ts';
+import type { BackupStores } from '../../src/clients/stores.ts';
+import { Fleet, openStores, smallPoints } from '../support/fleet.ts';
+import { askForBucket, giveBucket } from '../support/own-bucket.ts';
+
+let fleet: Fleet;
+let stores: BackupStores;
+let bucket: BucketRef;
+const ref = () => ({ tenant: fleet.tenant, cluster: 'docs' });
+
+beforeAll(async () => {
+  fleet = await Fleet.open();
+  stores = openStores(fleet.env);
+  await fleet.worker();
+  const collections = [{ preset: 'documents', vectorSize: 32 }];
+  await Promise.all([
+    fleet.run('ProvisionCluster', { ...ref(), nodes: 1, collections }),
+    fleet.run('ProvisionCluster', { ...ref(), cluster: 'copy', nodes: 1, collections: [] }),
+  ]);
+  bucket = await giveBucket(fleet, ref());
+});
+afterAll(async () => {
+  stores.close();
+  await fleet.close();
+});
+
+/** Keys of the cluster in a bucket; default: in its own. */
+async function keys(where: { bucket?: BucketRef } = { bucket }): Promise<string[]> {
+  const found: string[] = [];
+  for await (const { key } of stores.of(where).list(clusterPrefix({ ...ref(), prefix: '' }))) found.push(key);
+  return found;
+}
+
+test('back up, verify, back up what changed, sweep, lose the cluster, restore both ways', async () => {
+  const source = await fleet.access('docs');
+  await source.load('documents', smallPoints(300, 32));
+  const before = await source.digest('documents');
+  await askForBucket(fleet.catalog, ref(), true);
+
+  const backUp = async (format: string) => {
+    const handle = await fleet.start('BackupCluster', { ...ref(), format });
+    const { backup } = (await handle.result()) as { backup: string };
+    const { steps } = await fleet.progress(handle);
+    expect(steps.find(({ name }) => name === 'Plan the shards')?.message).toContain(`in bucket ${bucket.name}`);
+    return backup;
+  };
+  const full = await backUp('full');
+  const base = await backUp('incremental');
+  const next = await backUp('incremental');
+  expect(await keys({})).toEqual([]);
+  const commit = (backup: string) => backupKeys({ ...ref(), prefix: '', backup }).commit;
+  expect(await keys()).toEqual(expect.arrayContaining([full, base, next].map(commit)));
+  expect((await stores.of({ bucket }).getJson(commit(next)))?.body).toMatchObject({ references: [base] });
+  expect(await fleet.catalog.backup(fleet.tenant, full)).toMatchObject({ bucket: bucket.name });
+  expect(await fleet.run('VerifyBackup', { ...ref(), backup: full })).toMatchObject({ shards: 1, opened: 1 });
+
+  // What is left of the cluster are the bucket and the catalogue.
+  await askForBucket(fleet.catalog, ref(), false);
+  await fleet.run('DeleteCluster', ref());
+  const copy = await fleet.access('copy');
+  const restored = async (backup: string, as: string) => {
+    const target = { tenant: fleet.tenant, source: 'docs', backup, cluster: 'copy', rename: { documents: as } };
+    const result = await fleet.run<{ relayed: number }>('RestoreCluster', target);
+    expect(await copy.digest(as)).toEqual(before);
+    return result.relayed > 0;
+  };
+  expect(await restored(full, 'pulled')).toBe(false);
+  expect(await restored(next, 'relayed')).toBe(true);
+
+  const swept = await fleet.run('RetentionSweep', { ...ref(), policy: { keepLast: 1, undoHours: 0 } });
+  expect(swept).toMatchObject({ purged: [full], held: { [base]: [next] } });
+  const left = (await keys()).filter((key) => /\/data\/|\/leases\//.test(key));
+  expect(left.filter((key) => !key.includes(base) && !key.includes(next))).toEqual([]);
+  expect(await keys({})).toEqual([]);
+}, 120_000);
