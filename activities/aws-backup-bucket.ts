@@ -3,7 +3,7 @@ import type { Aws } from '../src/clients/aws/clients.ts';
 import { onceSeen } from '../src/clients/aws/answers.ts';
 import { awsErrorName, isInUse, isNotFound } from '../src/clients/aws/errors.ts';
 import { fromTagList, tagList } from '../src/clients/aws/inventory.ts';
-import { bucketNameOf, carries, ownerTags, type Tags } from '../src/domain/aws-names.ts';
+import { bucketNameOf, carries, type Tags } from '../src/domain/aws-names.ts';
 import type { AwsPlan } from '../src/domain/aws-plan.ts';
 import { bucketPolicy } from '../src/domain/aws-policies.ts';
 import { FleetError } from '../src/domain/errors.ts';
@@ -13,14 +13,24 @@ import type { ActivityDeps } from './deps.ts';
 
 const KIND = 'bucket';
 
-/** Days for which nobody can remove a version of an object; governance mode, as S3 calls it. */
+/**
+ * Days for which nobody can remove a version of an object; governance mode, as S3 calls it. Writing a key anew and
+ * deleting it are allowed meanwhile: they add a version or a delete marker, and the versions below stay.
+ */
 const LOCK_DAYS = 7;
+/** Days after which an upload that nobody finished goes. Retention looks after one day; this is for what it never sees. */
+const UPLOAD_DAYS = 7;
 
 export function createAwsBackupBucketActivities(deps: ActivityDeps) {
   return {
     /**
-     * Have the bucket: versioned, locked, encrypted, closed to the public, TLS only, unfinished uploads removed after
-     * a day. Nothing of it expires by a rule of the bucket's: retention knows what belongs together.
+     * Have the bucket: versioned, locked, encrypted, closed to the public, TLS only. No object expires by a rule of the
+     * bucket's, since retention knows what belongs together; what retention removed, and what was written anew, does:
+     * it stays as a version for {@link LOCK_DAYS} days, and then S3 removes it.
+     *
+     * A bucket that a cluster of this name left behind with its backups is taken over with them.
+     *
+     * @throws FleetError `ResourceNotOurs` when it is anybody else's
      */
     async ensureBackupBucket({ plan, ...ref }: ClusterRef & { plan: AwsPlan }): Promise<{ bucket: string }> {
       const { aws, ledger } = await open(ref, plan.region);
@@ -28,7 +38,7 @@ export function createAwsBackupBucketActivities(deps: ActivityDeps) {
       const tags = ledger.tags(KIND);
       const row = await ledger.intend(KIND, KIND);
       const found = await bucketTags(aws, Bucket);
-      const ours = carries(found ?? {}, ownerTags(ledger.owner));
+      const ours = carries(found ?? {}, ledger.scope(false));
       // Tags come in a call of their own, so one without any that this operation was about to make is its own.
       const unfinished = found !== undefined && Object.keys(found).length === 0 && row.called_at !== null;
       if (found !== undefined && !ours && !unfinished) throw ledger.notOurs('bucket', Bucket, found);
@@ -138,7 +148,14 @@ async function protect({ s3 }: Aws, plan: AwsPlan, Bucket: string): Promise<void
           ID: 'abort-unfinished-uploads',
           Status: 'Enabled',
           Filter: { Prefix: '' },
-          AbortIncompleteMultipartUpload: { DaysAfterInitiation: 1 },
+          AbortIncompleteMultipartUpload: { DaysAfterInitiation: UPLOAD_DAYS },
+        },
+        {
+          ID: 'remove-old-versions',
+          Status: 'Enabled',
+          Filter: { Prefix: '' },
+          NoncurrentVersionExpiration: { NoncurrentDays: LOCK_DAYS },
+          Expiration: { ExpiredObjectDeleteMarker: true },
         },
       ],
     },

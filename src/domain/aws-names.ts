@@ -72,6 +72,9 @@ export function bucketNameOf(ref: ClusterRef, region: string, account: string): 
   return `fleet-${clusterKey(ref).slice(0, 40)}-${unique}`;
 }
 
+/** What {@link bucketNameOf} names, as a pattern of IAM: the key of a cluster has two hyphens early in it. */
+export const BUCKET_PATTERN = 'fleet-*--*';
+
 /** A client token: the same for every attempt of one operation at one thing, another for everything else. */
 export function clientToken(runId: string, slot: string): string {
   return `fleet-${runId}-${fnv1a(slot)}`.slice(0, 64);

@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { clientToken, operationTag, roleNameOf } from '../../src/domain/aws-names.ts';
+import { backupsPolicy } from '../../src/domain/aws-backups-policy.ts';
+import { bucketNameOf, clientToken, operationTag, roleNameOf } from '../../src/domain/aws-names.ts';
 import {
   backupPolicy,
   bucketPolicy,
@@ -95,6 +96,7 @@ test('names fit what AWS takes, however long tenant and cluster are', () => {
 describe('policies', () => {
   const policies: Record<string, PolicyDocument> = {
     worker: workerPolicy('aws', 'arn:aws:iam::123456789012:policy/boundary'),
+    backups: backupsPolicy('our-backups'),
     backup: backupPolicy(REF, AT, 'backups', 'fleet'),
     clusterTrust: serviceTrust('eks.amazonaws.com', AT),
     nodeTrust: serviceTrust('ec2.amazonaws.com', AT),
@@ -135,6 +137,22 @@ describe('policies', () => {
   test("the worker's policy fits into a managed policy, with a permissions boundary too", () => {
     const policy = workerPolicy('aws-us-gov', 'arn:aws-us-gov:iam::123456789012:policy/boundary');
     expect(JSON.stringify(policy).length).toBeLessThanOrEqual(6144);
+  });
+
+  test('a worker reaches the buckets of clusters and the fleet’s, and removes no version in them', () => {
+    const { Statement } = policies['backups'] as PolicyDocument;
+    const buckets = list(Statement.find(({ Sid }) => Sid === 'Lists')?.Resource);
+    const reached = (name: string) =>
+      buckets.some((arn) => new RegExp(`^${arn.replaceAll('*', '.*')}$`).test(`arn:aws:s3:::${name}`));
+    expect(reached(bucketNameOf(REF, 'eu-west-1', '123456789012'))).toBe(true);
+    const longest = { tenant: 'a'.repeat(20), cluster: 'b'.repeat(32) };
+    expect(reached(bucketNameOf(longest, 'eu-west-1', '123456789012'))).toBe(true);
+    expect(reached('our-backups')).toBe(true);
+    expect(reached('fleet-backups')).toBe(false);
+    const actions = [...Statement, ...(policies['worker']?.Statement ?? [])].flatMap(({ Action }) => list(Action));
+    expect(actions.filter((action) => /^s3:.*(?:Version$|Bypass|Retention|LegalHold)/.test(action))).toEqual([]);
+    const file = readFileSync(join(import.meta.dirname, '../../docs/iam/backups.json'), 'utf8');
+    expect(JSON.parse(file)).toEqual(backupsPolicy());
   });
 
   test('docs/iam/worker.json is what npm run iam prints', () => {
