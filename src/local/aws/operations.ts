@@ -140,7 +140,7 @@ export const OPERATIONS: Readonly<Record<string, Knowledge>> = {
   's3:PutBucketPolicy': {},
   's3:PutBucketTagging': {},
   's3:PutBucketVersioning': {},
-  's3:PutObjectLockConfiguration': {},
+  's3:PutObjectLockConfiguration': { moto: 'refuses it for a bucket with objects in it' },
   's3:PutPublicAccessBlock': {},
   'sts:GetCallerIdentity': { proxy: 'asked by the webhook with the URL of a token (local stack)' },
 };
