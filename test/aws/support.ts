@@ -8,6 +8,7 @@ import type { AwsEmulators } from '../../src/local/aws/emulators.ts';
 import { startAwsFront, type AwsFront } from '../../src/local/aws/front.ts';
 import { tryLock } from '../../src/local/lock.ts';
 import { until } from '../support/fleet.ts';
+import type { BucketStore } from '../../src/local/aws/proxy/buckets.ts';
 import type { AwsProxy } from '../../src/local/aws/proxy/proxy.ts';
 
 export const ROLE = 'arn:aws:iam::123456789012:role/control-plane';
@@ -58,6 +59,7 @@ export async function startFront(
   credentials = { accessKeyId: 'test', secretAccessKey: 'not-a-secret' },
 ): Promise<AwsFront> {
   const { KUBECONFIG: kubeconfig = '', FLEET_LOCAL_TOKEN_WEBHOOK_PORT: port } = inject('localEnv');
+  const bucketStore = localStore();
   const lock = await frontLock();
   const front = await startAwsFront({
     moto: urls.moto ?? '',
@@ -65,6 +67,7 @@ export async function startFront(
     kubeconfig,
     webhookPort: Number(port),
     credentials,
+    bucketStore,
   });
   return {
     proxy: front.proxy,
@@ -73,6 +76,16 @@ export async function startFront(
       lock.release();
     },
   };
+}
+
+/** The S3 of the shared stack, in which the proxy makes buckets. */
+export function localStore(): BucketStore {
+  const { FLEET_S3_ENDPOINT: endpoint = '', AWS_REGION: region = '', ...env } = inject('localEnv');
+  const credentials = {
+    accessKeyId: env['AWS_ACCESS_KEY_ID'] ?? '',
+    secretAccessKey: env['AWS_SECRET_ACCESS_KEY'] ?? '',
+  };
+  return { endpoint, region, credentials };
 }
 
 /** Waits until no other test file has the stack's AWS. */

@@ -4,7 +4,7 @@ import { Machines } from './machines.ts';
 import { AwsProxy, type ProxyOptions } from './proxy/proxy.ts';
 import { bindAccessPolicies, TokenWebhook } from './token-webhook.ts';
 
-interface Options extends Pick<ProxyOptions, 'port' | 'pace'> {
+interface Options extends Pick<ProxyOptions, 'port' | 'pace' | 'bucketStore'> {
   /** Where the emulators listen. */
   readonly moto: string;
   readonly ministack: string;
@@ -27,7 +27,7 @@ export interface AwsFront {
  * Kubernetes, and a node for each machine of a node group.
  */
 export async function startAwsFront(options: Options): Promise<AwsFront> {
-  const { moto, ministack, port, pace, webhookPort, credentials, log = () => undefined } = options;
+  const { moto, ministack, port, pace, bucketStore, webhookPort, credentials, log = () => undefined } = options;
   // EKS with access entries and Pod Identity is ministack's; its STS says whom these name. moto is the strict one.
   const routes = { eks: ministack, sts: ministack, '*': moto };
   const config = new KubeConfig();
@@ -38,6 +38,7 @@ export async function startAwsFront(options: Options): Promise<AwsFront> {
     routes,
     ...(port !== undefined && { port }),
     ...(pace !== undefined && { pace }),
+    ...(bucketStore !== undefined && { bucketStore }),
     clusterAccess: localClusterAccess(config),
     onCall: ({ service, operation }) => {
       if (service === 'eks' && /Nodegroup|Cluster|Update/.test(operation)) void machines.reconcile(proxy, log);

@@ -7,16 +7,20 @@ function variable(name: string): string {
   return value;
 }
 
+const credentials = {
+  accessKeyId: variable('AWS_ACCESS_KEY_ID'),
+  secretAccessKey: variable('AWS_SECRET_ACCESS_KEY'),
+};
+
 await startAwsFront({
   moto: variable('FLEET_LOCAL_MOTO'),
   ministack: variable('FLEET_LOCAL_MINISTACK'),
   kubeconfig: variable('KUBECONFIG'),
   port: Number(variable('FLEET_LOCAL_AWS_PORT')),
   webhookPort: Number(variable('FLEET_LOCAL_TOKEN_WEBHOOK_PORT')),
-  credentials: {
-    accessKeyId: variable('AWS_ACCESS_KEY_ID'),
-    secretAccessKey: variable('AWS_SECRET_ACCESS_KEY'),
-  },
+  credentials,
+  // The stack has one identity, for the store and for AWS.
+  bucketStore: { endpoint: variable('FLEET_S3_ENDPOINT'), region: variable('AWS_REGION'), credentials },
   log: (line) => void process.stderr.write(`${new Date().toISOString()} aws ${line}\n`),
 });
 console.log('ready');

@@ -131,10 +131,13 @@ export const OPERATIONS: Readonly<Record<string, Knowledge>> = {
   'iam:ListRolePolicies': {},
   'iam:ListRoles': {},
   'iam:PutRolePolicy': {},
-  's3:CreateBucket': {},
-  's3:DeleteBucket': {},
+  's3:CreateBucket': {
+    proxy:
+      'makes it on the local store, too, which holds the objects, without versions, lock, encryption or policy (local stack)',
+  },
+  's3:DeleteBucket': { proxy: 'from the local store, too; refused with objects in it (local stack)' },
   's3:GetBucketTagging': {},
-  's3:ListObjectVersions': {},
+  's3:ListObjectVersions': { proxy: 'what the local store holds (local stack)' },
   's3:PutBucketEncryption': {},
   's3:PutBucketLifecycleConfiguration': {},
   's3:PutBucketPolicy': {},

@@ -20,7 +20,7 @@ export function awsPart(env: Record<string, string>, ports: Ports): Part {
       FLEET_LOCAL_MOTO: `http://127.0.0.1:${ports.moto}`,
       FLEET_LOCAL_MINISTACK: `http://127.0.0.1:${ports.ministack}`,
     },
-    needs: ['moto', 'ministack', 'kube-apiserver'],
+    needs: ['moto', 'ministack', 'kube-apiserver', 's3'],
     isReady: (log) => /^ready$/m.test(log()) && answersOk(`${url}${CALLS_PATH}`),
   };
 }

@@ -7,6 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { Agent } from 'undici';
 import { errorCodeOf } from './answers.ts';
 import { AutoScalingLayer } from './auto-scaling.ts';
+import { BucketLayer, type BucketStore } from './buckets.ts';
 import { readCall, type Answer, type AwsCall, type Layer, type RawRequest } from './call.ts';
 import { Ec2Layer } from './ec2.ts';
 import { autoScalingGroupOf, EksLayer, type ClusterAccessPoint, type Nodegroup } from './eks.ts';
@@ -27,6 +28,8 @@ export interface ProxyOptions {
   readonly pace?: Partial<PaceDefaults>;
   /** What DescribeCluster answers as endpoint and certificate authority instead of the emulator's. */
   readonly clusterAccess?: ClusterAccessPoint;
+  /** Where buckets are made, too; what is in them is asked there. */
+  readonly bucketStore?: BucketStore;
   /** Called after each call. */
   readonly onCall?: (call: LoggedCall) => void;
 }
@@ -65,7 +68,10 @@ export class AwsProxy {
   /** The latest caller of each region. */
   readonly #callers = new Map<string, Caller>();
 
-  private constructor({ routes, pace = {}, clusterAccess, onCall }: ProxyOptions) {
+  readonly #buckets: BucketLayer | undefined;
+
+  private constructor({ routes, pace = {}, clusterAccess, bucketStore, onCall }: ProxyOptions) {
+    this.#buckets = bucketStore && new BucketLayer(bucketStore);
     this.#onCall = onCall;
     this.#upstream = new Upstream(routes, this.#agent);
     this.#pace = new Pace(pace);
@@ -77,7 +83,8 @@ export class AwsProxy {
         ({ clusterName, nodegroupName }) => autoScalingGroupOf(`${clusterName}/${nodegroupName}`) === name,
       ),
     );
-    this.#layers = [this.#faults, this.#tokens, this.#lag, this.#eks, this.#autoScaling, this.#ec2];
+    const own = [this.#eks, this.#autoScaling, this.#ec2, ...(this.#buckets === undefined ? [] : [this.#buckets])];
+    this.#layers = [this.#faults, this.#tokens, this.#lag, ...own];
     this.#server = createServer((incoming, outgoing) => void this.#serve(incoming, outgoing));
   }
 
@@ -163,6 +170,7 @@ export class AwsProxy {
   async close(): Promise<void> {
     this.#server.closeAllConnections();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#buckets?.close();
     await this.#agent.close();
   }
 
