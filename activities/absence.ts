@@ -16,7 +16,8 @@ export async function tellAbsent(
 ): Promise<string> {
   if (absent.length === 0) return 'its pod is not there yet';
   const namespace = namespaceOf(ref);
-  const plain = ({ name, reason }: Unreachable) => `${name}: ${reason}`;
+  const plain = ({ name, reason, node }: Unreachable) =>
+    `${name}${node === undefined ? '' : ` on node ${node}`}: ${reason}`;
   try {
     const { kubernetes } = await clusters.of(ref);
     const found: Record<string, NodeState> = {};

@@ -29,20 +29,20 @@ afterAll(async () => {
   await fleet.close();
 });
 
-/** A cluster of two nodes with points in eight shards of two replicas. */
-async function made(cluster: string): Promise<ClusterRef> {
-  const ref = { tenant: fleet.tenant, cluster };
-  const collections = [{ preset: 'documents', vectorSize: 4, shardNumber: 8, replicationFactor: 2 }];
+/** A cluster of two nodes with points in six shards of two replicas. */
+async function made(cluster: string, by = fleet): Promise<ClusterRef> {
+  const ref = { tenant: by.tenant, cluster };
+  const collections = [{ preset: 'documents', vectorSize: 4, shardNumber: 6, replicationFactor: 2 }];
   const { placement } = machines;
-  await fleet.run('ProvisionCluster', { ...ref, nodes: 2, storage: '1Gi', placement, collections });
-  await (await fleet.access(cluster)).load('documents', smallPoints(2000));
+  await by.run('ProvisionCluster', { ...ref, nodes: 2, storage: '1Gi', placement, collections });
+  await (await by.access(cluster)).load('documents', smallPoints(2000));
   return ref;
 }
 
-async function whole({ cluster }: ClusterRef, nodes: number): Promise<string[]> {
-  const digest = await (await fleet.access(cluster)).digest('documents');
+async function whole({ cluster }: ClusterRef, nodes: number, by = fleet): Promise<string[]> {
+  const digest = await (await by.access(cluster)).digest('documents');
   expect(digest.points).toBeGreaterThanOrEqual(2000);
-  return notWhole(fleet, cluster, { nodes, digest, collection: 'documents', replicas: 2 });
+  return notWhole(by, cluster, { nodes, digest, collection: 'documents', replicas: 2 });
 }
 
 /** So many shards have moved, and the operation goes on. */
@@ -69,21 +69,40 @@ async function failureOf(operation: WorkflowHandle): Promise<ApplicationFailure>
   return (error as WorkflowFailedError).cause as ApplicationFailure;
 }
 
-test('a machine goes while its pod is given shards: the change says what it waits for, and goes on when it is back', async () => {
-  const ref = await made('back');
-  await machines.start('a');
-  await machines.tie(ref, 'qdrant-2', 'a', 'local');
-  const grown = await fleet.start('UpdateCluster', { ...ref, nodes: 3 });
-  await moved(grown, 1);
-  await machines.lose('a');
-  const told = await waitsFor(grown, /waits until peer \d+ answers/);
-  expect(told).toContain(`Pod qdrant-2 is on node ${machines.name('a')}, which Kubernetes no longer has.`);
-  expect(told).toMatch(/volumes? pvc-\S+ \(claim qdrant-s\w+-qdrant-2\) .*can be used on that node only/);
-  await machines.start('a');
-  await grown.result();
-  expect(await machines.placeOf(ref, 'qdrant-2')).toBe(machines.name('a'));
-  expect(await whole(ref, 3)).toEqual([]);
-});
+/** What an operation is told each time that it asks, as `temporal workflow describe` shows it. */
+async function lastFailure(operation: WorkflowHandle, pattern: RegExp): Promise<string> {
+  const seconds = 120;
+  return until(
+    `it was told ${String(pattern)}`,
+    async () => {
+      const { raw } = await operation.describe();
+      return raw.pendingActivities
+        ?.map(({ lastFailure: last }) => last?.message ?? '')
+        .find((text) => pattern.test(text));
+    },
+    seconds,
+  );
+}
+
+test(
+  'a machine goes while its pod is given shards: the change says what it waits for, and goes on when it is back',
+  { timeout: 120_000 },
+  async () => {
+    const ref = await made('back');
+    await machines.start('a');
+    await machines.tie(ref, 'qdrant-2', 'a', 'local');
+    const grown = await fleet.start('UpdateCluster', { ...ref, nodes: 3 });
+    await moved(grown, 1);
+    await machines.lose('a');
+    const told = await waitsFor(grown, /waits until peer \d+ answers/);
+    expect(told).toContain(`Pod qdrant-2 is on node ${machines.name('a')}, which Kubernetes no longer has.`);
+    expect(told).toMatch(/volumes? pvc-\S+ \(claim qdrant-s\w+-qdrant-2\) .*can be used on that node only/);
+    await machines.start('a');
+    await grown.result();
+    expect(await machines.placeOf(ref, 'qdrant-2')).toBe(machines.name('a'));
+    expect(await whole(ref, 3)).toEqual([]);
+  },
+);
 
 describe.runIf(EVERYWHERE)('while clients write', () => {
   /** Nothing that was acknowledged is lost, whatever happens meanwhile. */
@@ -188,4 +207,93 @@ describe.runIf(EVERYWHERE)('while clients write', () => {
       });
     },
   );
+
+  test('a machine that hangs: the remedy that is told works', { timeout: 400_000 }, async () => {
+    const ref = await made('hangs');
+    await machines.start('f');
+    await machines.tie(ref, 'qdrant-2', 'f', 'network');
+    await underWrites(ref, 3, async () => {
+      const grown = await fleet.start('UpdateCluster', { ...ref, nodes: 3 });
+      await moved(grown, 1);
+      await machines.hang('f');
+      await machines.start('g');
+      const node = machines.name('f');
+      expect(await waitsFor(grown, /waits until peer/)).toContain(`qdrant-2 on node ${node}`);
+      const told = await lastFailure(grown, /is not ready \(Kubelet stopped posting node status/);
+      expect(told).toContain(`If it is gone for good, run kubectl delete node ${node}.`);
+      await machines.lose('f');
+      await grown.result();
+      expect(await machines.placeOf(ref, 'qdrant-2')).toBe(machines.name('g'));
+    });
+  });
+
+  test('a disk that is lost for good: the remedy that is told works', { timeout: 400_000 }, async () => {
+    const ref = await made('disk');
+    await machines.start('h');
+    await machines.tie(ref, 'qdrant-2', 'h', 'local');
+    await underWrites(ref, 3, async () => {
+      const change = await fleet.start('UpdateCluster', { ...ref, nodes: 3, readyTimeoutSeconds: 20 });
+      await moved(change, 2);
+      const access = await fleet.access(ref.cluster);
+      const view = await access.call<{ peer_id: number }>('GET', '/cluster', undefined, 2);
+      await machines.lose('h');
+      const { message } = await failureOf(change);
+      const [, namespace = '', ...claims] =
+        /kubectl -n (\S+) delete --wait=false pvc (\S+) (\S+) and/.exec(message) ?? [];
+      const [, pod = ''] = /delete --force pod (\S+),/.exec(message) ?? [];
+      expect(message).toContain('DELETE /cluster/peer/{id}?force=true');
+      await access.call('DELETE', `/cluster/peer/${view.peer_id}?force=true`, undefined, 0);
+      const core = fleet.kubernetes(CoreV1Api);
+      expect(claims).toHaveLength(2);
+      for (const name of claims) await core.deleteNamespacedPersistentVolumeClaim({ namespace, name });
+      await core.deleteNamespacedPod({ namespace, name: pod, gracePeriodSeconds: 0 });
+      await fleet.run('UpdateCluster', { ...ref, nodes: 3, readyTimeoutSeconds: 120 });
+      await replicate(ref, 2);
+    });
+  });
+
+  test('a machine goes when its pod holds nothing any more: nobody waits for it', { timeout: 400_000 }, async () => {
+    const own = await Fleet.open();
+    try {
+      const worker = await own.worker({ failpoint: 'removePeers:hold' });
+      const ref = await made('emptied', own);
+      await machines.start('i');
+      await machines.tie(ref, 'qdrant-2', 'i', 'local');
+      await own.run('UpdateCluster', { ...ref, nodes: 3 });
+      const shrunk = await own.start('UpdateCluster', { ...ref, nodes: 2 });
+      await until('its shards have left', () => Promise.resolve(own.log.includes('held')));
+      await machines.lose('i');
+      worker.kill('SIGWINCH');
+      await shrunk.result();
+      expect(await whole(ref, 2, own)).toEqual([]);
+    } finally {
+      await own.close();
+    }
+  });
 });
+
+interface ShardView {
+  readonly peer_id: number;
+  readonly local_shards: readonly { readonly shard_id: number }[];
+  readonly remote_shards: readonly { readonly shard_id: number; readonly peer_id: number }[];
+}
+
+/** Make missing replicas again, as somebody does whose disk was lost. */
+async function replicate({ cluster }: ClusterRef, replicas: number): Promise<void> {
+  const access = await fleet.access(cluster);
+  const path = '/collections/documents/cluster';
+  const { peers } = await access.call<{ peers: Record<string, unknown> }>('GET', '/cluster', undefined, 0);
+  const view = await access.call<ShardView>('GET', path, undefined, 0);
+  const all = [...view.local_shards.map((local) => ({ ...local, peer_id: view.peer_id })), ...view.remote_shards];
+  for (const [shard_id, found] of Map.groupBy(all, (replica) => replica.shard_id)) {
+    const holders = found.map(({ peer_id }) => String(peer_id));
+    const to = Object.keys(peers).find((peer) => !holders.includes(peer));
+    if (holders.length >= replicas || to === undefined) continue;
+    const body = { replicate_shard: { shard_id, from_peer_id: Number(holders[0]), to_peer_id: Number(to) } };
+    await access.call('POST', path, body, 0);
+  }
+  await until('all replicas are made', async () => {
+    const seen = await access.call<{ shard_transfers: unknown[] }>('GET', path, undefined, 0);
+    return seen.shard_transfers.length === 0;
+  });
+}

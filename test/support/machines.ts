@@ -1,9 +1,9 @@
 /** Machines of a test's own that can be lost: nodes that the local kubelet serves for as long as their objects exist. */
-import { CoreV1Api, StorageV1Api } from '@kubernetes/client-node';
+import { CoreV1Api, PatchStrategy, setHeaderOptions, StorageV1Api } from '@kubernetes/client-node';
 import type { Placement } from '../../src/domain/cluster.ts';
 import { namespaceOf, type ClusterRef } from '../../src/domain/naming.ts';
 import { ignoring } from '../../src/local/kubelet/api.ts';
-import { MACHINES_POOL, POOL_LABEL } from '../../src/local/kubelet/nodes.ts';
+import { MACHINES_POOL, POOL_LABEL, POWER } from '../../src/local/kubelet/nodes.ts';
 import { until, type Fleet } from './fleet.ts';
 
 /** EKS' own driver, whose volumes can be used by every machine of a zone. */
@@ -59,6 +59,14 @@ export class Machines {
   /** Its processes end at once, and the cloud takes its node away; nobody tells its pods. */
   async lose(suffix: string): Promise<void> {
     await this.#core.deleteNode({ name: this.name(suffix) });
+  }
+
+  /** It hangs: its node stays, and nobody speaks for it any more. */
+  async hang(suffix: string): Promise<void> {
+    await this.#core.patchNode(
+      { name: this.name(suffix), body: { metadata: { annotations: { [POWER]: 'off' } } } },
+      setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
+    );
   }
 
   /** All of them. */

@@ -4,7 +4,7 @@ import { tryLock } from '../lock.ts';
 import { AddressBook } from './addresses.ts';
 import { type Api, log } from './api.ts';
 import { type KubeletConfig, layout } from './config.ts';
-import { heartbeat, POOL_LABEL, registerNode } from './nodes.ts';
+import { heartbeat, POOL_LABEL, POWER, registerNode } from './nodes.ts';
 import { PodWorker, type WorkerDeps } from './pod-worker.ts';
 import { killLeftovers } from './processes.ts';
 import { Reflector } from './reflector.ts';
@@ -43,6 +43,13 @@ export async function startKubelet(api: Api, config: KubeletConfig): Promise<Kub
   const stopping = new AbortController();
   const beating = heartbeat(api, config.nodes, stats.ports, log, stopping.signal);
 
+  const lose = (machine: string) => {
+    const index = config.nodes.findIndex(({ name, adopted }) => adopted && name === machine);
+    for (const { name } of index < 0 ? [] : config.nodes.splice(index, 1)) {
+      stats.remove(name);
+      pods.onNodeGone(name);
+    }
+  };
   const watch = { config: api.config, log };
   const reflectors = [
     new Reflector<V1Namespace>({
@@ -58,7 +65,11 @@ export async function startKubelet(api: Api, config: KubeletConfig): Promise<Kub
       path: '/api/v1/nodes',
       list: () => api.core.listNode(),
       onChange: ({ metadata }) => {
-        const { name = '', labels = {} } = metadata ?? {};
+        const { name = '', labels = {}, annotations = {} } = metadata ?? {};
+        if (annotations[POWER] === 'off') {
+          lose(name);
+          return;
+        }
         if (config.adopt?.includes(labels[POOL_LABEL] ?? '') !== true) return;
         if (config.nodes.some((node) => node.name === name)) return;
         const node = { name, zone: labels['topology.kubernetes.io/zone'] ?? '', adopted: true } as const;
@@ -71,13 +82,7 @@ export async function startKubelet(api: Api, config: KubeletConfig): Promise<Kub
           for (const pod of items) pods.onChange(pod);
         });
       },
-      onGone: ({ metadata }) => {
-        const index = config.nodes.findIndex(({ name, adopted }) => adopted && name === metadata?.name);
-        for (const { name } of index < 0 ? [] : config.nodes.splice(index, 1)) {
-          stats.remove(name);
-          pods.onNodeGone(name);
-        }
-      },
+      onGone: ({ metadata }) => lose(metadata?.name ?? ''),
     }),
     new Reflector<V1PersistentVolumeClaim>({
       ...watch,

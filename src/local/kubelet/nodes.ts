@@ -8,6 +8,8 @@ import type { LocalNode } from './config.ts';
 export const POOL_LABEL = 'qdrant-fleet/pool';
 /** Pool of the nodes that somebody makes and takes away by hand, such as `kubectl delete node`: a machine that goes. */
 export const MACHINES_POOL = 'machines';
+/** Annotation of such a node, `off`: its machine hangs. What ran there runs no more, and nobody speaks for it. */
+export const POWER = 'qdrant-fleet/power';
 const LEASE_SECONDS = 40;
 const RENEW_MS = 10_000;
 
