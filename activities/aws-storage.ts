@@ -1,7 +1,8 @@
 /** Volumes of a cluster on AWS: the class that Kubernetes makes them by, and that none is left. */
 import { findEc2 } from '../src/clients/aws/inventory.ts';
-import { clusterTags, eksNameOf, type Tags } from '../src/domain/aws-names.ts';
+import { carries, clusterTags, eksNameOf, type Tags } from '../src/domain/aws-names.ts';
 import type { AwsSpec } from '../src/domain/aws.ts';
+import { canonicalJson } from '../src/domain/canonical-json.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import type { AppliedObject } from '../src/domain/kubernetes-objects.ts';
 import { LABELS, MANAGED_BY, storageClassOf, type ClusterRef } from '../src/domain/naming.ts';
@@ -11,12 +12,29 @@ import type { ActivityDeps } from './deps.ts';
 
 export function createAwsStorageActivities(deps: ActivityDeps) {
   return {
-    /** Encrypted gp3 volumes that can grow, are made in the zone of their pod, and go with their claim. */
+    /**
+     * Encrypted gp3 volumes that can grow, are made in the zone of their pod, and go with their claim. One that an
+     * earlier operation left is made anew: Kubernetes changes no parameters, and volumes do not depend on it.
+     *
+     * @throws FleetError `ResourceNotOurs` when one of that name is somebody else's
+     */
     async ensureStorageClass({ spec, ...ref }: ClusterRef & { spec: AwsSpec }): Promise<{ storageClass: string }> {
       const { kubernetes } = await deps.clusters.of(ref);
       const ledger = await Ledger.open(deps, ref, spec.region);
-      await kubernetes.apply(storageClassObject(ref, spec, ledger.scope(true)));
-      return { storageClass: storageClassOf(ref) };
+      const name = storageClassOf(ref);
+      const wanted = storageClassObject(ref, spec, ledger.scope(true));
+      const found = await kubernetes.storageClass(name);
+      if (found !== undefined && !carries(found.labels, labelsOf(ref))) {
+        throw new FleetError(
+          'ResourceNotOurs',
+          `The StorageClass "${name}" was not made for ${ref.tenant}/${ref.cluster}. Remove it, or choose another cluster name.`,
+        );
+      }
+      if (found !== undefined && canonicalJson(found.parameters) !== canonicalJson(wanted['parameters'])) {
+        await kubernetes.deleteStorageClass(name);
+      }
+      await kubernetes.apply(wanted);
+      return { storageClass: name };
     },
 
     /**
@@ -51,6 +69,10 @@ export function createAwsStorageActivities(deps: ActivityDeps) {
   };
 }
 
+function labelsOf({ tenant, cluster }: ClusterRef): Record<string, string> {
+  return { [LABELS.managedBy]: MANAGED_BY, [LABELS.tenant]: tenant, [LABELS.cluster]: cluster };
+}
+
 function storageClassObject(ref: ClusterRef, spec: AwsSpec, tags: Tags): AppliedObject {
   // The driver's own way of tagging: without these a volume that outlives its claim would be nobody's.
   const specifications = Object.entries(tags).map(([key, value], index) => [
@@ -62,7 +84,7 @@ function storageClassObject(ref: ClusterRef, spec: AwsSpec, tags: Tags): Applied
     kind: 'StorageClass',
     metadata: {
       name: storageClassOf(ref),
-      labels: { [LABELS.managedBy]: MANAGED_BY, [LABELS.tenant]: ref.tenant, [LABELS.cluster]: ref.cluster },
+      labels: labelsOf(ref),
     },
     provisioner: 'ebs.csi.aws.com',
     parameters: {

@@ -175,6 +175,14 @@ export class Kubernetes {
     );
   }
 
+  /** What a StorageClass makes volumes by, and whose it is. */
+  async storageClass(
+    name: string,
+  ): Promise<{ labels: Record<string, string>; parameters: Record<string, string> } | undefined> {
+    const found = await orMissing(`read StorageClass ${name}`, () => this.#storage.readStorageClass({ name }));
+    return found && { labels: found.metadata?.labels ?? {}, parameters: found.parameters ?? {} };
+  }
+
   async deleteStorageClass(name: string): Promise<void> {
     await orMissing(`delete StorageClass ${name}`, () => this.#storage.deleteStorageClass({ name }));
   }
