@@ -1,6 +1,6 @@
 import type { Orphans } from '../src/domain/aws-sweep.ts';
 import { parseSweepInput } from '../src/domain/input.ts';
-import { control, described, patient } from './shared/activity-proxies.ts';
+import { control, patient } from './shared/activity-proxies.ts';
 import { checked } from './shared/input.ts';
 import { runOperation } from './shared/operation.ts';
 
@@ -51,7 +51,7 @@ export async function InfrastructureSweep(
         await control.deleteNodeGroups.executeWithOptions(options, [what]);
         await control.deleteControlPlane.executeWithOptions(options, [what]);
         await control.deleteNetwork.executeWithOptions(options, [what]);
-        await control.deleteAccess.executeWithOptions(described(`Roles that ${of} left`), [what]);
+        await control.deleteAccess.executeWithOptions(options, [what]);
       }
       await control.releaseLease(one);
       return count(again.orphans);

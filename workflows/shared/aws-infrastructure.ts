@@ -1,7 +1,7 @@
 /** The infrastructure of a cluster on AWS: its rooms in order, and out of them in reverse. */
 import type { AwsSpec } from '../../src/domain/aws.ts';
 import type { ClusterRef } from '../../src/domain/naming.ts';
-import { control, described, patient, polled } from './activity-proxies.ts';
+import { control, patient, polled } from './activity-proxies.ts';
 import { hasCode } from './failures.ts';
 import type { Operation } from './operation.ts';
 
@@ -36,7 +36,8 @@ const SECONDS = {
 } as const;
 
 /**
- * Make what the request asks for and does not leave to others. Each room's removal is registered before the room is
+ * Make what the request asks for and does not leave to others. An activity sends a dozen calls, each of which AWS may
+ * throttle, so that they are limited by time and not by attempts. Each room's removal is registered before the room is
  * begun, and removes only what this operation made.
  */
 export async function provisionAws(operation: Operation, ref: ClusterRef, spec: AwsSpec): Promise<void> {
@@ -142,12 +143,17 @@ export async function provisionAws(operation: Operation, ref: ClusterRef, spec: 
         control.drainVolumes.executeWithOptions(polled(SECONDS.drain, 'Volumes removed by Kubernetes'), [own]),
       );
     }
-    await control.ensureStorageClass({ ...ref, spec });
+    await control.ensureStorageClass.executeWithOptions(patient(SECONDS.settle, 'Storage class, encrypted gp3'), [
+      { ...ref, spec },
+    ]);
   });
 
   await operation.step(
     AWS_STEPS.access,
-    () => control.ensureClusterAccess({ ...ref, plan, eksCluster, roles }),
+    () =>
+      control.ensureClusterAccess.executeWithOptions(patient(SECONDS.settle, `Access to ${eksCluster}`), [
+        { ...ref, plan, eksCluster, roles },
+      ]),
     ({ principals }) => `${principals} more administrators`,
   );
 
@@ -157,7 +163,10 @@ export async function provisionAws(operation: Operation, ref: ClusterRef, spec: 
   );
   await operation.step(
     AWS_STEPS.bucket,
-    () => control.ensureBackupBucket({ ...ref, plan }),
+    () =>
+      control.ensureBackupBucket.executeWithOptions(patient(SECONDS.settle, 'Bucket, versioned, locked, encrypted'), [
+        { ...ref, plan },
+      ]),
     ({ bucket }) => bucket,
   );
 
@@ -211,13 +220,13 @@ export async function removeAws(
     control.deleteNetwork.executeWithOptions(patient(SECONDS.removal, `Network in ${region}`), [where]),
   );
   await operation.step(steps.access, () =>
-    control.deleteAccess.executeWithOptions(described(`IAM roles of ${ref.tenant}/${ref.cluster}`), [
+    control.deleteAccess.executeWithOptions(patient(SECONDS.settle, `IAM roles of ${ref.tenant}/${ref.cluster}`), [
       { ...where, ...eks },
     ]),
   );
   await operation.step(
     steps.bucket,
-    () => control.deleteBackupBucket(where),
+    () => control.deleteBackupBucket.executeWithOptions(patient(SECONDS.settle, 'Remove the empty bucket'), [where]),
     ({ kept }) => (kept === null ? 'none left' : `${kept} stays: it holds backups`),
   );
 }
