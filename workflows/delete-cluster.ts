@@ -31,6 +31,17 @@ const STEPS = {
 const FINAL_BACKUP = 'Back up';
 const UNDO = 'Suspended until the deletion can no longer be taken back';
 
+interface Deleted extends ClusterRef {
+  /** Backup schedules that went with it. */
+  readonly schedules: number;
+  /** It was taken back. */
+  readonly undone?: boolean;
+  /** The final backup. */
+  readonly backup?: string;
+  /** The cluster's own bucket, which stays with the backups in it. */
+  readonly bucket?: string;
+}
+
 /** Takes a deletion back while its `undoHours` run. */
 const undeleteSignal = defineSignal('undelete');
 
@@ -43,9 +54,7 @@ const undeleteSignal = defineSignal('undelete');
  *
  * Input: `{"tenant":"acme","cluster":"docs"}`; see `DeleteInput` for the rest.
  */
-export async function DeleteCluster(
-  input: unknown,
-): Promise<{ tenant: string; cluster: string; schedules: number; undone?: boolean; backup?: string }> {
+export async function DeleteCluster(input: unknown): Promise<Deleted> {
   const { finalBackup = false, undoHours = 0, ...ref } = checked(input, parseDeleteInput);
   let undelete = false;
   setHandler(undeleteSignal, () => {
@@ -81,13 +90,13 @@ export async function DeleteCluster(
     // No machine runs the driver that would remove the volumes; they go after the node group.
     const asleep = undoHours > 0 || spec.suspended === true;
     const canDrain = inKubernetes && !(asleep && hasMachines(spec) && aws?.create.controlPlane === true);
-    if (aws !== undefined) await removeAws(operation, ref, aws, canDrain);
+    const kept = aws === undefined ? null : (await removeAws(operation, ref, aws, canDrain)).kept;
     const { schedules } = await operation.step(
       STEPS.forget,
       () => control.forgetCluster(ref),
       (forgotten) => `${forgotten.schedules} schedules removed`,
     );
-    return { ...ref, schedules, ...(backup !== undefined && { backup }) };
+    return { ...ref, schedules, ...(backup !== undefined && { backup }), ...(kept !== null && { bucket: kept }) };
   });
 }
 

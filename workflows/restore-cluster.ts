@@ -6,6 +6,7 @@ import {
   workflowInfo,
 } from '@temporalio/workflow';
 import type { RestorePlan, RestorePreview } from '../activities/restore.ts';
+import { requestOf } from '../src/domain/cluster.ts';
 import { nameIn } from '../src/domain/compatibility.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { parseRestoreInput } from '../src/domain/input.ts';
@@ -233,10 +234,9 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
 
   /** A cluster like the one backed up, empty. It cleans up after itself when it fails. */
   function provision({ spec }: RestorePlan): Promise<unknown> {
-    const { collections: _, suspended: _asleep, keyRevision: _key, ...request } = spec;
     return executeChild(ProvisionCluster, {
       workflowId: `${workflowInfo().workflowId}/provision`,
-      args: [{ ...target, ...request, ...(nodes !== undefined && { nodes }), collections: [] }],
+      args: [{ ...target, ...requestOf(spec), ...(nodes !== undefined && { nodes }) }],
     });
   }
 }

@@ -148,3 +148,9 @@ export function resolveAws(request: AwsRequest, nodes: number): AwsSpec {
     },
   };
 }
+
+/** A request that resolves to the same again, also for another number of Qdrant nodes. */
+export function awsRequestOf({ followNodes, nodeCount, ...spec }: AwsSpec): AwsRequest {
+  const said = Object.entries(spec).filter(([, value]) => !Array.isArray(value) || value.length > 0);
+  return { ...Object.fromEntries(said), ...(followNodes !== true && { nodeCount }) };
+}

@@ -1,5 +1,5 @@
 /** What a cluster is: the request for one, the resolved specification, and the phases of its life. */
-import { resolveAws, type AwsRequest, type AwsSpec } from './aws.ts';
+import { awsRequestOf, resolveAws, type AwsRequest, type AwsSpec } from './aws.ts';
 
 export const PROVIDERS = ['kubernetes', 'aws', 'google', 'azure'] as const;
 export type ProviderName = (typeof PROVIDERS)[number];
@@ -170,6 +170,12 @@ export function resolveSpec(request: ClusterRequest, presets: CollectionPresets)
     ...(request.config !== undefined && { config: request.config }),
     collections: requested.map((item, index) => resolveCollection(item, index, presets, nodes, replicationFactor)),
   };
+}
+
+/** A request for an empty cluster like this one. */
+export function requestOf(spec: ClusterSpec): ClusterRequest {
+  const { collections: _, suspended: _asleep, keyRevision: _key, aws, ...rest } = spec;
+  return { ...rest, ...(aws !== undefined && { aws: awsRequestOf(aws) }), collections: [] };
 }
 
 function resolveCollection(

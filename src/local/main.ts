@@ -15,11 +15,13 @@ import { ensureTools, MissingToolchainError, ToolInstallError } from './toolchai
 
 const VERBS = { start, demo, reset, tools } as const;
 
-/** What the verbs take: `start --aws`, `demo --provider aws`, `demo --life`. */
+/** What the verbs take: `start --aws`, `demo --provider aws`, `demo --provider aws --own-bucket`, `demo --life`. */
 interface Arguments {
   readonly aws: boolean;
   /** Show the life of a cluster instead of the main job. */
   readonly life?: boolean | undefined;
+  /** On AWS: back up into a bucket of the cluster's own, and restore from it. */
+  readonly ownBucket?: boolean | undefined;
 }
 
 const FORESEEN = [
@@ -42,17 +44,18 @@ async function start(interrupted: AbortSignal, { aws }: Arguments): Promise<numb
 }
 
 /** Shows the demonstration on the stack that runs, or else on one of its own that it stops at the end. */
-async function demo(interrupted: AbortSignal, { aws, life }: Arguments): Promise<number> {
+async function demo(interrupted: AbortSignal, parsed: Arguments): Promise<number> {
+  const { aws } = parsed;
   const running = findRunning(dataDirectory());
   if (running !== undefined) {
     log(`Using the stack that runs: ${running.links.api}`);
-    const equal = await Promise.race([runDemo(running, { aws, life }), aborted(interrupted)]);
+    const equal = await Promise.race([runDemo(running, parsed), aborted(interrupted)]);
     if (interrupted.aborted) return INTERRUPTED;
     return equal === true ? 0 : 1;
   }
   return withStack({ interrupted, aws }, async (stack, crashed) => {
     log(`\n${summary(stack)}\n`);
-    const equal = await Promise.race([runDemo(stack, { aws, life }), aborted(interrupted), crashed]);
+    const equal = await Promise.race([runDemo(stack, parsed), aborted(interrupted), crashed]);
     return equal === true ? 0 : 1;
   });
 }
@@ -110,11 +113,11 @@ async function withStack(
 }
 
 /** The demonstration is loaded only here, so that a start does not pay for it. Answers whether all is as it should be. */
-async function runDemo(stack: RunningStack, { aws, life }: Arguments): Promise<boolean> {
+async function runDemo(stack: RunningStack, { aws, life, ownBucket }: Arguments): Promise<boolean> {
   const { DemoFailedError } = await import('./demo/follow.ts');
   try {
     if (life === true) return await (await import('./demo/life.ts')).runLife(stack);
-    if (aws) return await (await import('./demo/aws.ts')).runAwsDemo(stack);
+    if (aws) return await (await import('./demo/aws.ts')).runAwsDemo(stack, ownBucket === true);
     return await (await import('./demo/demo.ts')).runDemo(stack);
   } catch (error) {
     // Foreseen: the message names the operation and where to look at it.
@@ -188,6 +191,7 @@ function readArguments(verb: string, given: readonly string[]): Arguments | unde
   if (text === '' || (verb === 'demo' && text === '--provider kubernetes')) return { aws: false };
   if (verb === 'demo' && text === '--life') return { aws: false, life: true };
   if ((verb === 'start' && text === '--aws') || (verb === 'demo' && text === '--provider aws')) return { aws: true };
+  if (verb === 'demo' && text === '--provider aws --own-bucket') return { aws: true, ownBucket: true };
   return undefined;
 }
 
@@ -196,7 +200,7 @@ async function main(): Promise<number> {
   const parsed = Object.hasOwn(VERBS, verb) ? readArguments(verb, given) : undefined;
   if (parsed === undefined) {
     console.error(
-      'Usage: npm start [-- --aws] | npm run demo [-- --provider aws | --life] | npm run reset | npm run tools',
+      'Usage: npm start [-- --aws] | npm run demo [-- --provider aws [--own-bucket] | --life] | npm run reset | npm run tools',
     );
     return 2;
   }

@@ -14,6 +14,7 @@ import {
 } from '../../src/domain/aws-policies.ts';
 import { workerPolicy } from '../../src/domain/aws-worker-policy.ts';
 import { cutNetwork, longestPrefix, overlaps, parseCidr } from '../../src/domain/cidr.ts';
+import { requestOf, resolveSpec } from '../../src/domain/cluster.ts';
 import { parseProvisionInput } from '../../src/domain/input.ts';
 import { capabilitiesOf } from '../../src/domain/provider.ts';
 
@@ -91,6 +92,25 @@ test('names fit what AWS takes, however long tenant and cluster are', () => {
   expect(operationTag('provision-acme--docs-1')).toBe('provision-acme--docs-1');
   expect(operationTag('what ever? ünicode')).toMatch(/^[\w .:/=+@~-]{1,256}$/);
   expect(operationTag('a?')).not.toBe(operationTag('a!'));
+});
+
+test.each([
+  {},
+  { availabilityZones: ['us-east-1a', 'us-east-1b'], create: { backupBucket: true } },
+  { nodeCount: 4, labels: { team: 'search' }, taints: [{ key: 'qdrant', effect: 'NO_SCHEDULE' as const }] },
+  { vpcId: 'vpc-0a1b2c3d4e5f60718', subnetIds: ['subnet-0a1b2c3d', 'subnet-0a1b2c3e'], eksCluster: 'theirs' },
+  {
+    create: { access: false },
+    roles: { cluster: 'arn:aws:iam::123456789012:role/c', node: 'arn:aws:iam::123456789012:role/n' },
+    logging: ['api' as const],
+    endpointAccess: { public: false },
+  },
+])('a cluster like one that was backed up can be asked for: %j', (aws) => {
+  const spec = resolveSpec({ provider: 'aws', aws, nodes: 2, collections: [] }, {});
+  const asked = parseProvisionInput({ ...REF, ...requestOf({ ...spec, suspended: true, keyRevision: 3 }) });
+  expect(resolveSpec(asked, {})).toEqual(spec);
+  const larger = resolveSpec({ ...asked, nodes: 5 }, {});
+  expect(larger.aws?.nodeCount).toBe(aws.nodeCount ?? 5);
 });
 
 describe('policies', () => {

@@ -4,7 +4,7 @@
  */
 import { CoreV1Api } from '@kubernetes/client-node';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
-import { namespaceOf } from '../../src/domain/naming.ts';
+import { clusterPrefix, namespaceOf } from '../../src/domain/naming.ts';
 import { startAwsEmulators, type AwsEmulators } from '../../src/local/aws/emulators.ts';
 import type { AwsFront } from '../../src/local/aws/front.ts';
 import { listResources } from '../../src/local/aws/leftovers.ts';
@@ -104,5 +104,36 @@ test.runIf(process.env['FLEET_TEST_AWS'] === 'all')(
     await fleet.run('DeleteCluster', ref());
     expect((await listResources(account)).filter((one) => !before.includes(one))).toEqual([]);
     await until('no machine is left', async () => (await places()).machines === 0);
+  },
+);
+
+test.runIf(process.env['FLEET_TEST_AWS'] === 'all')(
+  'backs up into a bucket of its own, which stays when it goes, and comes back from there under its own name',
+  { timeout: 240_000 },
+  async () => {
+    const own = { tenant: fleet.tenant, cluster: 'own' };
+    const account = { endpoint: front.proxy.url, credentials: credentials() };
+    const before = await listResources(account);
+    const aws = { availabilityZones: ['us-east-1a', 'us-east-1b'], create: { backupBucket: true } };
+    const placement = { nodeSelector: { 'eks.amazonaws.com/nodegroup': 'workers' } };
+    const collections = [{ preset: 'documents', vectorSize: 4 }];
+    await fleet.run('ProvisionCluster', { ...own, provider: 'aws', aws, placement, nodes: 1, collections });
+    await (await fleet.access('own')).load('documents', smallPoints(200));
+    const digest = await (await fleet.access('own')).digest('documents');
+
+    const { backup, bucket } = await fleet.run<{ backup: string; bucket: string }>('DeleteCluster', {
+      ...own,
+      finalBackup: true,
+    });
+    expect((await listResources(account)).filter((one) => !before.includes(one))).toEqual([`bucket ${bucket}`]);
+    expect(await fleet.catalog.backup(fleet.tenant, backup)).toMatchObject({ bucket, bucket_region: 'us-east-1' });
+    for await (const { key } of fleet.store.list(clusterPrefix({ ...own, prefix: '' }))) {
+      throw new Error(`${key} is in the fleet's bucket.`);
+    }
+
+    await fleet.run('RestoreCluster', { tenant: fleet.tenant, source: 'own', backup, cluster: 'own' });
+    expect(await (await fleet.access('own')).digest('documents')).toEqual(digest);
+    expect(await fleet.run('DeleteCluster', own)).toMatchObject({ bucket });
+    expect((await listResources(account)).filter((one) => !before.includes(one))).toEqual([`bucket ${bucket}`]);
   },
 );

@@ -134,6 +134,14 @@ describe.concurrent('DeleteCluster on AWS', () => {
     for (const name of REMOVAL) expect(run.of(name as ActivityName)[0]?.input.onlyOwn).toBeUndefined();
   });
 
+  test('a bucket that stays with the backups in it is told', async () => {
+    const deleteBackupBucket = () => ({ kept: 'fleet-acme--docs-1' });
+    const run = await workflows.run('DeleteCluster', REF, { loadCluster, deleteBackupBucket });
+    expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { bucket: 'fleet-acme--docs-1' } });
+    const { steps } = await run.progress();
+    expect(steps.find(({ name }) => name === 'Remove the backup bucket')?.message).toContain('it holds backups');
+  });
+
   test('goes on where an interrupted removal ended: the control plane is gone', async () => {
     const run = await workflows.run('DeleteCluster', REF, { loadCluster, controlPlaneExists: () => false });
     expect(run.ended.status).toBe('COMPLETED');

@@ -187,13 +187,14 @@ export function awsKubernetesExists(ref: ClusterRef, { region, eksCluster }: Aws
  * Remove all that a cluster has on AWS. Call when nothing of it is left in Kubernetes.
  *
  * @param canDrain whether the driver of the volumes still runs, and removes them by itself
+ * @returns the bucket that stays, since it holds backups
  */
 export async function removeAws(
   operation: Operation,
   ref: ClusterRef,
   spec: AwsSpec,
   canDrain: boolean,
-): Promise<void> {
+): Promise<{ kept: string | null }> {
   const { region, eksCluster } = spec;
   const where = { ...ref, region };
   const eks = { ...(eksCluster !== undefined && { eksCluster }) };
@@ -224,7 +225,7 @@ export async function removeAws(
       { ...where, ...eks },
     ]),
   );
-  await operation.step(
+  return operation.step(
     steps.bucket,
     () => control.deleteBackupBucket.executeWithOptions(patient(SECONDS.settle, 'Remove the empty bucket'), [where]),
     ({ kept }) => (kept === null ? 'none left' : `${kept} stays: it holds backups`),
