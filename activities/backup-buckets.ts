@@ -1,14 +1,20 @@
-/** In which bucket a cluster's backups are: the fleet's, or one of its own. */
-import type { Catalog } from '../src/clients/catalog.ts';
+/**
+ * In which bucket a cluster's backups are: the fleet's, or one of its own. The catalogue knows it of each backup. Before
+ * the first one goes into another bucket, that is written down in the fleet's, so that both are found without the
+ * catalogue, too.
+ */
 import { FleetError } from '../src/domain/errors.ts';
 import {
   backupKeys,
+  bucketsKey,
   type BackupLocation,
   type BucketRef,
   type ClusterRef,
   type InBucket,
 } from '../src/domain/naming.ts';
 import type { ActivityDeps } from './deps.ts';
+
+type Parts = Pick<ActivityDeps, 'catalog' | 'stores' | 'config'>;
 
 /** Slot of the bucket in a cluster's ledger. */
 const SLOT = 'bucket';
@@ -18,20 +24,25 @@ const SLOT = 'bucket';
  *
  * @throws FleetError `InfrastructureNotReady` when the cluster is to have a bucket of its own, and none is recorded
  */
-export async function bucketForBackup(catalog: Catalog, ref: ClusterRef): Promise<InBucket> {
+export async function bucketForBackup(parts: Parts, ref: ClusterRef): Promise<InBucket> {
+  const { catalog } = parts;
   const row = await catalog.cluster(ref);
   if (row?.spec.aws?.create.backupBucket !== true) return {};
-  const bucket = await ownBucket(catalog, ref);
-  if (bucket !== undefined) return { bucket };
-  throw new FleetError(
-    'InfrastructureNotReady',
-    `${ref.tenant}/${ref.cluster} is to have a bucket of its own, and none is recorded. Was it made completely?`,
-  );
+  const ledger = (await catalog.resources(ref)).find(({ slot }) => slot === SLOT);
+  if (ledger?.resource_id == null) {
+    throw new FleetError(
+      'InfrastructureNotReady',
+      `${ref.tenant}/${ref.cluster} is to have a bucket of its own, and none is recorded. Was it made completely?`,
+    );
+  }
+  const bucket = { name: ledger.resource_id, region: ledger.region };
+  await writeDown(parts, ref, bucket);
+  return { bucket };
 }
 
 /** All buckets that may hold backups of a cluster, whether or not it still exists; the fleet's first. */
-export async function bucketsOf(catalog: Catalog, ref: ClusterRef): Promise<InBucket[]> {
-  const rows = await catalog.run('read the buckets', (db) =>
+export async function bucketsOf(parts: Parts, ref: ClusterRef): Promise<InBucket[]> {
+  const rows = await parts.catalog.run('read the buckets', (db) =>
     db
       .selectFrom('backups')
       .select(['bucket', 'bucket_region'])
@@ -42,18 +53,18 @@ export async function bucketsOf(catalog: Catalog, ref: ClusterRef): Promise<InBu
       .where('state', 'not in', ['DELETED', 'ABORTED'])
       .execute(),
   );
-  const found = [...rows.map(bucketOfRow), await ownBucket(catalog, ref)].filter((bucket) => bucket !== undefined);
-  const others = new Map(found.map((bucket) => [bucket.name, bucket]));
+  const found = [...rows.map(bucketOfRow), ...(await readDown(parts, ref)).buckets];
+  const others = new Map(found.flatMap((bucket) => (bucket === undefined ? [] : [[bucket.name, bucket] as const])));
   return [{}, ...[...others.values()].map((bucket) => ({ bucket }))];
 }
 
 /** Where a backup is. One that nobody knows is looked for in the fleet's bucket. */
 export async function locate(
-  { catalog, stores, config }: Pick<ActivityDeps, 'catalog' | 'stores' | 'config'>,
+  parts: Parts,
   { tenant, cluster, backup }: ClusterRef & { readonly backup: string },
 ): Promise<BackupLocation> {
-  const at: BackupLocation = { tenant, cluster, backup, prefix: config.FLEET_BACKUP_PREFIX };
-  const row = await catalog.run('look the backup up', (db) =>
+  const at: BackupLocation = { tenant, cluster, backup, prefix: parts.config.FLEET_BACKUP_PREFIX };
+  const row = await parts.catalog.run('look the backup up', (db) =>
     db
       .selectFrom('backups')
       .select(['bucket', 'bucket_region'])
@@ -62,22 +73,36 @@ export async function locate(
       .where('backup', '=', backup)
       .executeTakeFirst(),
   );
-  const indexed = row && bucketOfRow(row);
-  if (indexed !== undefined) return { ...at, bucket: indexed };
-  // One that is not indexed, or was by a worker that knew one bucket only.
-  const bucket = await ownBucket(catalog, at);
-  if (bucket === undefined || (await isThere(at))) return at;
-  const own = { ...at, bucket };
-  return (await isThere(own)) ? own : at;
-
-  async function isThere(location: BackupLocation): Promise<boolean> {
-    return (await stores.of(location).head(backupKeys(location).intent)) !== undefined;
+  if (row !== undefined) {
+    const bucket = bucketOfRow(row);
+    return bucket === undefined ? at : { ...at, bucket };
   }
+  const { buckets } = await readDown(parts, at);
+  if (buckets.length === 0) return at;
+  for (const place of [at, ...buckets.map((bucket) => ({ ...at, bucket }))]) {
+    if ((await parts.stores.of(place).head(backupKeys(place).intent)) !== undefined) return place;
+  }
+  return at;
 }
 
-async function ownBucket(catalog: Catalog, ref: ClusterRef): Promise<BucketRef | undefined> {
-  const row = (await catalog.resources(ref)).find(({ slot }) => slot === SLOT);
-  return row?.resource_id == null ? undefined : { name: row.resource_id, region: row.region };
+async function writeDown(parts: Parts, ref: ClusterRef, bucket: BucketRef): Promise<void> {
+  for (let tries = 0; tries < 5; tries += 1) {
+    const { key, buckets, etag } = await readDown(parts, ref);
+    if (buckets.some(({ name }) => name === bucket.name)) return;
+    const text = JSON.stringify({ formatVersion: 1, buckets: [...buckets, bucket] });
+    if (await parts.stores.fleet.putJson(key, text, etag === undefined ? { absent: true } : { etag })) return;
+  }
+  throw new FleetError('StoreUnavailable', `The list of buckets of ${ref.tenant}/${ref.cluster} keeps changing.`);
+}
+
+async function readDown(
+  { stores, config }: Parts,
+  { tenant, cluster }: ClusterRef,
+): Promise<{ key: string; buckets: readonly BucketRef[]; etag?: string }> {
+  const key = bucketsKey({ tenant, cluster, prefix: config.FLEET_BACKUP_PREFIX });
+  const found = await stores.fleet.getJson(key);
+  if (found === undefined) return { key, buckets: [] };
+  return { key, buckets: (found.body as { buckets: readonly BucketRef[] }).buckets, etag: found.etag };
 }
 
 function bucketOfRow(row: { bucket: string | null; bucket_region: string | null }): BucketRef | undefined {

@@ -71,7 +71,7 @@ interface CommitInput {
 }
 
 export function createBackupStoreActivities(deps: ActivityDeps) {
-  const { stores, catalog, config } = deps;
+  const { stores, config } = deps;
 
   return {
     /**
@@ -87,7 +87,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       const { tenant, cluster, nominalTime } = input;
       const { workflowId, runId } = workflowRun();
       await requireAwake(deps, input);
-      const bucket = await bucketForBackup(catalog, input);
+      const bucket = await bucketForBackup(deps, input);
       const store = stores.of(bucket);
       await store.check(signal());
       const peers = await reachablePeers(deps, input, signal());

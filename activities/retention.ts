@@ -52,7 +52,8 @@ const UNFINISHED_AGE = 86_400_000;
 /** Clocks that disagree by more than this decide nothing about age. */
 const MAX_SKEW = 300_000;
 
-export function createRetentionActivities({ stores, catalog, config, temporal }: ActivityDeps) {
+export function createRetentionActivities(deps: ActivityDeps) {
+  const { stores, config, temporal } = deps;
   const at = ({ tenant, cluster, backup, bucket }: BackupRef): BackupLocation => ({
     tenant,
     cluster,
@@ -65,7 +66,7 @@ export function createRetentionActivities({ stores, catalog, config, temporal }:
     /** @throws FleetError `ClockSkew` when the store's clock and ours are more than 5 minutes apart */
     async surveyBackups(ref: ClusterRef): Promise<SweepFindings> {
       const found: BackupLocation[] = [];
-      for (const bucket of await bucketsOf(catalog, ref)) {
+      for (const bucket of await bucketsOf(deps, ref)) {
         const prefix = clusterPrefix({ ...ref, prefix: config.FLEET_BACKUP_PREFIX });
         for await (const name of stores.of(bucket).folders(prefix)) {
           if (isBackupId(name)) found.push(at({ ...ref, ...bucket, backup: name }));

@@ -134,6 +134,11 @@ export function clusterPrefix(location: ClusterRef & { prefix: string }): string
   return `${head === '' ? '' : `${head}/`}${tenant}/${cluster}/`;
 }
 
+/** In the fleet's bucket: the buckets of its own that a cluster has had. */
+export function bucketsKey(location: ClusterRef & { prefix: string }): string {
+  return `${clusterPrefix(location)}buckets.json`;
+}
+
 /** The keys of one backup. */
 export function backupKeys(location: BackupLocation) {
   const root = `${clusterPrefix(location)}${location.backup}/`;
