@@ -29,6 +29,8 @@ const BATCH = 50;
 const LANES = 4;
 /** A peer that goes away so often while one shard moves will go again. */
 const MAX_ABSENCES = 20;
+/** Seconds that those who stay have to answer, so that the others can leave; nobody can cancel it meanwhile. */
+const REMOVE_SECONDS = 120;
 /** Seconds that a failing change tries to stop the transfers that it began; without a majority of peers nobody can. */
 const ABORT_SECONDS = 120;
 
@@ -142,7 +144,7 @@ async function perform(step: UpdateStep, name: string, change: Change, context: 
       await change.enter('SCALING');
       // A peer that has left consensus must not go on running.
       await CancellationScope.nonCancellable(async () => {
-        await control.removePeers.executeWithOptions(change.wait('Take empty peers out of consensus'), [
+        await control.removePeers.executeWithOptions(polled(REMOVE_SECONDS, 'Take empty peers out of consensus'), [
           { ...ref, nodes: step.nodes },
         ]);
         await change.apply({ nodes: step.nodes });

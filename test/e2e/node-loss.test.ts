@@ -252,24 +252,40 @@ describe.runIf(EVERYWHERE)('while clients write', () => {
     });
   });
 
-  test('a machine goes when its pod holds nothing any more: nobody waits for it', { timeout: 400_000 }, async () => {
-    const own = await Fleet.open();
-    try {
-      const worker = await own.worker({ failpoint: 'removePeers:hold' });
-      const ref = await made('emptied', own);
-      await machines.start('i');
-      await machines.tie(ref, 'qdrant-2', 'i', 'local');
-      await own.run('UpdateCluster', { ...ref, nodes: 3 });
-      const shrunk = await own.start('UpdateCluster', { ...ref, nodes: 2 });
-      await until('its shards have left', () => Promise.resolve(own.log.includes('held')));
-      await machines.lose('i');
-      worker.kill('SIGWINCH');
-      await shrunk.result();
-      expect(await whole(ref, 2, own)).toEqual([]);
-    } finally {
-      await own.close();
-    }
-  });
+  test(
+    'a machine that hangs when its peer holds nothing any more: the peer leaves, and its pod when it can',
+    { timeout: 400_000 },
+    async () => {
+      const own = await Fleet.open();
+      try {
+        const worker = await own.worker({ failpoint: 'removePeers:hold' });
+        const ref = await made('emptied', own);
+        await machines.start('i');
+        await machines.tie(ref, 'qdrant-2', 'i', 'local');
+        await own.run('UpdateCluster', { ...ref, nodes: 3 });
+        // Long enough for Kubernetes to take note.
+        const shrunk = await own.start('UpdateCluster', { ...ref, nodes: 2, readyTimeoutSeconds: 80 });
+        await until('its shards have left', () => Promise.resolve(own.log.includes('held')));
+        await machines.hang('i');
+        worker.kill('SIGWINCH');
+        const { type, message } = await failureOf(shrunk);
+        expect(type).toBe('ClusterNotReady');
+        expect(message).toContain(
+          `qdrant-2 still there (Pod qdrant-2 is on node ${machines.name('i')}, which is not ready`,
+        );
+        const access = await own.access(ref.cluster);
+        const { peers } = await access.call<{ peers: object }>('GET', '/cluster');
+        expect(Object.keys(peers)).toHaveLength(2);
+
+        await machines.lose('i');
+        const repeated = await own.run('UpdateCluster', { ...ref, nodes: 2 });
+        expect(repeated['steps']).toEqual(['Remove 1 nodes, keep 2']);
+        expect(await whole(ref, 2, own)).toEqual([]);
+      } finally {
+        await own.close();
+      }
+    },
+  );
 });
 
 interface ShardView {

@@ -8,6 +8,7 @@ import { spawn } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { CoreV1Api, KubeConfig, PatchStrategy, setHeaderOptions } from '@kubernetes/client-node';
 import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
 import { execa } from 'execa';
 import { ClusterAccess } from '../../src/local/demo/cluster-access.ts';
@@ -15,6 +16,7 @@ import { startAwsEmulators } from '../../src/local/aws/emulators.ts';
 import { startAwsFront } from '../../src/local/aws/front.ts';
 import { nodegroupIssues } from '../../src/local/aws/proxy/pace.ts';
 import { startInfrastructure, type Infrastructure } from '../../src/local/stack.ts';
+import { namespaceOf } from '../../src/domain/naming.ts';
 import type { Progress } from '../../src/domain/operation.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
@@ -82,6 +84,7 @@ async function record({ env }: Infrastructure): Promise<void> {
     await failed('BackupCluster', 'no-such-collection', { ...DOCS, collections: ['nothing'] });
     await run('DeleteCluster', 'done', DOCS);
 
+    await losePeer();
     const cancelled = await start('ProvisionCluster', 'cancelled', { tenant: TENANT, cluster: 'third' });
     await phase(cancelled, 'Wait for the peers');
     await cancelled.cancel();
@@ -93,6 +96,32 @@ async function record({ env }: Infrastructure): Promise<void> {
     failed('ProvisionCluster', 'chart-failed', { tenant: TENANT, cluster: 'fourth' }),
   );
   await connection.close();
+
+  /** A pod that is away while shards move to it, because its node takes none for a while. */
+  async function losePeer(): Promise<void> {
+    const ref = { tenant: TENANT, cluster: 'moving' };
+    const [collection] = COLLECTIONS;
+    const collections = [{ ...collection, shardNumber: 12 }];
+    await (await start('ProvisionCluster', 'moving', { ...ref, nodes: 2, collections })).result();
+    const config = new KubeConfig();
+    config.loadFromFile(env['KUBECONFIG'] ?? '');
+    const core = config.makeApiClient(CoreV1Api);
+    const growing = await start('UpdateCluster', 'peer-away', { ...ref, nodes: 3 });
+    await message(growing, /^1 of \d+ shards moved$/);
+    const pod = { namespace: namespaceOf(ref), name: 'qdrant-2' };
+    const node = (await core.readNamespacedPod(pod)).spec?.nodeName ?? '';
+    const cordon = (unschedulable: boolean) =>
+      core.patchNode(
+        { name: node, body: { spec: { unschedulable } } },
+        setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
+      );
+    await cordon(true);
+    await core.deleteNamespacedPod({ ...pod, gracePeriodSeconds: 0 });
+    await message(growing, /waits until peer/);
+    await cordon(false);
+    await growing.result();
+    await save('UpdateCluster', 'peer-away', growing.workflowId);
+  }
 
   /** The life of a cluster on AWS, and what is undone where AWS has no machines. */
   async function recordAws(): Promise<void> {
@@ -165,6 +194,14 @@ async function phase(handle: WorkflowHandle, wanted: string): Promise<void> {
   for (;;) {
     const { phase: at } = await handle.query<Progress, []>('progress');
     if (at === wanted) return;
+    await new Promise((wake) => setTimeout(wake, 50));
+  }
+}
+
+async function message(handle: WorkflowHandle, wanted: RegExp): Promise<void> {
+  for (;;) {
+    const { steps } = await handle.query<Progress, []>('progress');
+    if (steps.some(({ message: text = '' }) => wanted.test(text))) return;
     await new Promise((wake) => setTimeout(wake, 50));
   }
 }

@@ -32,6 +32,8 @@ export class KubeletHarness {
   readonly pool = `kubelet-test-${process.pid}`;
   readonly namespace = `kubelet-test-${process.pid}`;
   readonly release = 'demo-qdrant';
+  /** Lets a pod come to its nodes. */
+  readonly toleration = { key: this.pool, operator: 'Exists' };
   readonly api: Api;
   readonly apps: AppsV1Api;
   readonly #kubeconfig: string;
@@ -59,6 +61,8 @@ export class KubeletHarness {
         KUBECONFIG: this.#kubeconfig,
         FLEET_KUBELET_DIR: this.dir,
         FLEET_KUBELET_NODE_PREFIX: this.pool,
+        // It runs a stub: a pod of another test would never become a Qdrant here, or go down with this kubelet.
+        FLEET_KUBELET_TAINT: this.pool,
         FLEET_KUBELET_POD_CIDR: this.#podRange.cidr,
         FLEET_KUBELET_COMMAND: JSON.stringify([process.execPath, join(import.meta.dirname, 'qdrant-stub.ts')]),
       },

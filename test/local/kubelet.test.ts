@@ -20,6 +20,7 @@ describe('process kubelet', () => {
     const values = {
       replicaCount: replicas,
       nodeSelector: { 'qdrant-fleet/pool': kubelet.pool },
+      tolerations: [kubelet.toleration],
       env: [{ name: 'QDRANT__SERVICE__API_KEY', valueFrom: { secretKeyRef: { name: 'api-key', key: 'key' } } }],
       snapshotPersistence: { enabled: true },
       topologySpreadConstraints: [
@@ -61,6 +62,8 @@ describe('process kubelet', () => {
     const pods = await kubelet.pods();
     expect(pods.map(isReady)).toEqual([true, true, true]);
     expect(new Set(pods.map(({ spec }) => spec?.nodeName)).size).toBe(3);
+    const { items: nodes } = await api.core.listNode({ labelSelector: `qdrant-fleet/pool=${kubelet.pool}` });
+    expect(nodes.map(({ spec }) => spec?.taints?.some(({ key }) => key === kubelet.pool))).toEqual([true, true, true]);
 
     const ips = pods.map(({ status }) => status?.podIP);
     expect(new Set(ips).size).toBe(3);
@@ -170,6 +173,7 @@ describe('process kubelet', () => {
   test('a pod without Qdrant is refused, not faked', async () => {
     const spec = {
       nodeSelector: { 'qdrant-fleet/pool': kubelet.pool },
+      tolerations: [kubelet.toleration],
       containers: [{ name: 'other', image: 'busybox' }],
     };
     await api.core.createNamespacedPod({ namespace, body: { metadata: { name: 'other' }, spec } });
@@ -228,6 +232,7 @@ describe('process kubelet', () => {
         metadata: { name: 'single' },
         spec: {
           nodeSelector: { 'qdrant-fleet/pool': kubelet.pool },
+          tolerations: [kubelet.toleration],
           terminationGracePeriodSeconds: 1,
           containers: [
             {

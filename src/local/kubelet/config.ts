@@ -14,6 +14,8 @@ export interface KubeletConfig {
   dir: string;
   /** Those it makes itself, and those it has adopted meanwhile. */
   nodes: LocalNode[];
+  /** Key of a taint of the nodes that it makes, so that only pods come that tolerate it. */
+  taint?: string;
   /** Nodes with one of these values of the pool label are served too, for as long as they exist. */
   adopt?: readonly string[];
   /** Pod addresses, an IPv4 range inside 127.0.0.0/8. Parallel stacks need ranges of their own. */
@@ -25,7 +27,7 @@ export interface KubeletConfig {
 /**
  * FLEET_KUBELET_DIR (required), FLEET_KUBELET_NODES (how many, 3), FLEET_KUBELET_NODE_PREFIX (`local`),
  * FLEET_KUBELET_ADOPT (pools of nodes that others make, by commas; none), FLEET_KUBELET_POD_CIDR (127.64.0.0/16),
- * FLEET_KUBELET_COMMAND (JSON array, tests only).
+ * FLEET_KUBELET_TAINT (none), FLEET_KUBELET_COMMAND (JSON array, tests only).
  * @throws Error naming the variable that can't be used.
  */
 export function readConfig(env: NodeJS.ProcessEnv): KubeletConfig {
@@ -39,10 +41,12 @@ export function readConfig(env: NodeJS.ProcessEnv): KubeletConfig {
   }
   const prefix = env['FLEET_KUBELET_NODE_PREFIX'] ?? 'local';
   const command = env['FLEET_KUBELET_COMMAND'];
+  const taint = env['FLEET_KUBELET_TAINT'];
   return {
     dir,
     nodes: Array.from({ length: count }, (_, i) => ({ name: `${prefix}-${i + 1}`, zone: `local-${'abc'[i % 3]}` })),
     ...(adopt ? { adopt: adopt.split(',') } : {}),
+    ...(taint ? { taint } : {}),
     podCidr: env['FLEET_KUBELET_POD_CIDR'] ?? '127.64.0.0/16',
     ...(command ? { command: parseCommand(command) } : {}),
   };

@@ -39,9 +39,9 @@ export async function startKubelet(api: Api, config: KubeletConfig): Promise<Kub
 
   await createStorageClass(api);
   const stats = await serveStats(api, config, log);
-  await Promise.all(config.nodes.map((node) => registerNode(api, node, stats.ports.get(node.name))));
+  await Promise.all(config.nodes.map((node) => registerNode(api, node, stats.ports.get(node.name), config.taint)));
   const stopping = new AbortController();
-  const beating = heartbeat(api, config.nodes, stats.ports, log, stopping.signal);
+  const beating = heartbeat(api, config.nodes, stats.ports, log, stopping.signal, config.taint);
 
   const lose = (machine: string) => {
     const index = config.nodes.findIndex(({ name, adopted }) => adopted && name === machine);

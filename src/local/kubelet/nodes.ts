@@ -17,7 +17,7 @@ const RENEW_MS = 10_000;
 const CAPACITY = { cpu: '64', memory: '256Gi', 'ephemeral-storage': '1Ti', pods: '250' };
 
 /** Creates the Node object if need be and reports it ready. @param port where its kubelet answers, on loopback */
-export async function registerNode(api: Api, node: LocalNode, port: number | undefined): Promise<void> {
+export async function registerNode(api: Api, node: LocalNode, port: number | undefined, taint?: string): Promise<void> {
   const labels = {
     'kubernetes.io/hostname': node.name,
     'kubernetes.io/os': platform() === 'win32' ? 'windows' : platform(),
@@ -26,7 +26,10 @@ export async function registerNode(api: Api, node: LocalNode, port: number | und
     'topology.kubernetes.io/zone': node.zone,
     [POOL_LABEL]: node.name.replace(/-\d+$/, ''),
   };
-  if (!node.adopted) await ignoring([409], api.core.createNode({ body: { metadata: { name: node.name, labels } } }));
+  const spec = taint === undefined ? {} : { taints: [{ key: taint, effect: 'NoSchedule' }] };
+  if (!node.adopted) {
+    await ignoring([409], api.core.createNode({ body: { metadata: { name: node.name, labels }, spec } }));
+  }
   await renewLease(api, node);
   const body = { status: readyStatus(node, port) };
   const patched = api.core.patchNodeStatus({ name: node.name, body }, strategicMerge);
@@ -40,6 +43,7 @@ export async function heartbeat(
   ports: ReadonlyMap<string, number>,
   log: Log,
   signal: AbortSignal,
+  taint?: string,
 ): Promise<void> {
   while (!signal.aborted) {
     await pause(RENEW_MS, signal);
@@ -49,7 +53,7 @@ export async function heartbeat(
         await renewLease(api, node);
         // A machine that slept finds its nodes marked unknown, or even collected.
         const seen = await ignoring([404], api.core.readNode({ name: node.name }));
-        if (!isReady(seen)) await registerNode(api, node, ports.get(node.name));
+        if (!isReady(seen)) await registerNode(api, node, ports.get(node.name), taint);
       } catch (error) {
         log(`heartbeat of node ${node.name}: ${describe(error)}`);
       }
