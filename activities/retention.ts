@@ -67,6 +67,8 @@ export function createRetentionActivities(deps: ActivityDeps) {
     async surveyBackups(ref: ClusterRef): Promise<SweepFindings> {
       const found: BackupLocation[] = [];
       for (const bucket of await bucketsOf(deps, ref)) {
+        // What was in one that somebody has removed since is gone; the fleet's has to be there.
+        if (bucket.bucket !== undefined && !(await stores.of(bucket).bucketExists())) continue;
         const prefix = clusterPrefix({ ...ref, prefix: config.FLEET_BACKUP_PREFIX });
         for await (const name of stores.of(bucket).folders(prefix)) {
           if (isBackupId(name)) found.push(at({ ...ref, ...bucket, backup: name }));

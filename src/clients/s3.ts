@@ -90,6 +90,17 @@ export class BackupStore {
     );
   }
 
+  /** False when there is no such bucket. @throws FleetError `StoreDenied` or `StoreUnavailable` when that cannot be told */
+  async bucketExists(): Promise<boolean> {
+    try {
+      await this.#ask('look for the bucket', () => this.#client.send(new HeadBucketCommand({ Bucket: this.bucket })));
+      return true;
+    } catch (error) {
+      if (isMissing(error)) return false;
+      throw error;
+    }
+  }
+
   async getJson(key: string): Promise<StoredJson | undefined> {
     try {
       return await this.#ask(`read ${key}`, async () => {

@@ -121,5 +121,9 @@ test('all buckets with backups that count are looked into, once each, also when 
   await index(2, 'COMMITTED', 'of-old');
   await index(3, 'DELETED', 'emptied');
   expect(await bucketsOf(parts, lost)).toEqual([{}, { bucket: old }]);
+  // It was removed by somebody: what is in the others is still swept.
+  const fleets = await stored({ ...lost, prefix: '', backup: idOf(4) });
+  const { committed, elsewhere } = await parts.as('sweep', (a) => a.surveyBackups(lost));
+  expect({ committed, elsewhere }).toMatchObject({ committed: [{ id: fleets.backup }], elsewhere: undefined });
   expect(await bucketsOf(parts, ref())).toEqual([{}, { bucket }]);
 });

@@ -137,6 +137,13 @@ describe('lists', () => {
     expect(await api.send('GET', `/v1/backups/${ids[0]}`)).toMatchObject({ status: 200, body: { id: ids[0] } });
   });
 
+  test('a backup tells its bucket where that is the cluster’s own', async () => {
+    await api.addBackup('own', '20261118T030000Z-00000001');
+    await api.addBackup('own', '20261118T040000Z-00000001', undefined, 'fleet-acme--own-1');
+    const { body } = await api.send('GET', '/v1/clusters/own/backups');
+    expect(body.items.map(({ bucket }: { bucket?: string }) => bucket)).toEqual(['fleet-acme--own-1', undefined]);
+  });
+
   test('a cluster without backups has an empty list', async () => {
     await api.addCluster('fresh');
     expect((await api.send('GET', '/v1/clusters/fresh/backups')).body).toEqual({ items: [] });

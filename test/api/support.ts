@@ -70,12 +70,12 @@ export async function startApi(overrides: Partial<ApiDeps> = {}) {
       .execute();
   }
 
-  async function addBackup(cluster: string, backup: string, tenant = mine) {
+  async function addBackup(cluster: string, backup: string, tenant = mine, bucket: string | null = null) {
     const at = new Date('2026-11-21T03:00:00Z');
     const totals = JSON.stringify({ collections: 1, shards: 2, bytes: 3, points: 4 });
     await catalog.db
       .insertInto('backups')
-      .values({ tenant, cluster, backup, state: 'COMMITTED', totals, created_at: at, changed_at: at })
+      .values({ tenant, cluster, backup, state: 'COMMITTED', totals, bucket, created_at: at, changed_at: at })
       .execute();
   }
 
