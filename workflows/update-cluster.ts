@@ -72,17 +72,16 @@ export async function UpdateCluster(
     );
     const names = plan.steps.map(wordsOf);
     operation.expect(names);
-    if (names.length > 0) {
-      const change = new Change(ref, plan.spec, readyTimeoutSeconds);
-      await change.settle(async () => {
-        for (const [index, step] of plan.steps.entries()) {
-          const name = names[index] ?? '';
-          await operation.step(name, () =>
-            perform(step, name, change, { operation, input, request, moveTimeoutSeconds }),
-          );
-        }
-      });
-    }
+    const change = new Change(ref, plan.spec, readyTimeoutSeconds);
+    // Also with nothing to do: one that repeats what was cancelled at its end tells that the cluster is well again.
+    await change.settle(async () => {
+      for (const [index, step] of plan.steps.entries()) {
+        const name = names[index] ?? '';
+        await operation.step(name, () =>
+          perform(step, name, change, { operation, input, request, moveTimeoutSeconds }),
+        );
+      }
+    });
     return { steps: names, downtime: plan.downtime };
   });
 }

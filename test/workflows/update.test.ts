@@ -111,10 +111,13 @@ describe('UpdateCluster', () => {
     expect(run.names).toEqual(['planClusterUpdate']);
   });
 
-  test('nothing to do is no change', async () => {
+  test('nothing to do is no change; how the cluster stands is told, also after a change that was cancelled', async () => {
     const run = await workflows.run('UpdateCluster', INPUT);
     expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { steps: [] } });
-    expect(run.names).toEqual(['planClusterUpdate']);
+    expect(run.names).toEqual(['planClusterUpdate', 'inspectCluster', 'setClusterPhase']);
+    const [told] = run.of('setClusterPhase');
+    expect(told?.input).toMatchObject({ phase: 'HEALTHY' });
+    expect(told?.input).not.toHaveProperty('failure');
   });
 
   test('a dry run takes no lease and prints the plan', async () => {
