@@ -36,8 +36,11 @@ export async function RetentionSweep(input: unknown): Promise<{
     const found = await operation.step(
       STEPS.survey,
       () => control.surveyBackups(ref),
-      ({ committed, deleting, purging, abandoned }) =>
-        `${committed.length} good, ${deleting.length + purging.length} being removed, ${abandoned.length} unfinished`,
+      ({ committed, deleting, purging, abandoned, elsewhere = [] }) =>
+        [
+          `${committed.length} good, ${deleting.length + purging.length} being removed, ${abandoned.length} unfinished`,
+          ...elsewhere.map(({ bucket, backups }) => `${backups.length} of all in bucket ${bucket.name}`),
+        ].join('; '),
     );
     const placed = (backup: string) => {
       const bucket = found.elsewhere?.find(({ backups }) => backups.includes(backup))?.bucket;

@@ -1,7 +1,7 @@
 import { ApplicationFailure } from '@temporalio/workflow';
 import type { ShardRef, ShardVerdict } from '../activities/verification.ts';
 import { parseVerifyInput } from '../src/domain/input.ts';
-import type { BackupLocation } from '../src/domain/naming.ts';
+import { placeOf, type BackupLocation } from '../src/domain/naming.ts';
 import { control, persistent, preflight, streaming } from './shared/activity-proxies.ts';
 import { checked } from './shared/input.ts';
 import { runOperation } from './shared/operation.ts';
@@ -35,7 +35,7 @@ export async function VerifyBackup(
         const plan = await preflight.openBackup(lease);
         return { location: plan.location, ...(await control.listBackupShards({ location: plan.location })) };
       },
-      (found) => `${found.shards.length} shards`,
+      (found) => `${found.shards.length} shards of ${placeOf(found.location)}`,
     );
 
     const verdicts: ShardVerdict[] = [];

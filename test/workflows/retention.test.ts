@@ -124,6 +124,8 @@ describe.concurrent('RetentionSweep', () => {
     const found = { committed: good(17, 18, 19, 20), abandoned: [day(3), day(4)], elsewhere };
     const run = await workflows.run('RetentionSweep', input, finding(found));
     const own = { ...REF, backup: day(17), bucket };
+    const { steps } = await run.progress();
+    expect(steps.find(({ name }) => name === 'Survey the backups')?.message).toMatch(/; 3 of all in bucket own$/);
     expect(run.of('markBackupDeleting').map((call) => call.input)).toEqual([{ ...REF, backup: day(18) }, own]);
     expect(run.of('purgeBackup').map((call) => call.input)).toEqual([{ ...REF, backup: day(18) }, own]);
     expect(run.of('indexBackup').at(-1)?.input).toMatchObject({ ...own, state: 'DELETED' });
