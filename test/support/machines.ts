@@ -1,7 +1,7 @@
 /** Machines of a test's own that can be lost: nodes that the local kubelet serves for as long as their objects exist. */
-import { CoreV1Api, PatchStrategy, setHeaderOptions, StorageV1Api } from '@kubernetes/client-node';
+import { CoreV1Api, PatchStrategy, setHeaderOptions, StorageV1Api, type V1Pod } from '@kubernetes/client-node';
 import type { Placement } from '../../src/domain/cluster.ts';
-import { namespaceOf, type ClusterRef } from '../../src/domain/naming.ts';
+import { namespaceOf, RELEASE_NAME, type ClusterRef } from '../../src/domain/naming.ts';
 import { ignoring } from '../../src/local/kubelet/api.ts';
 import { MACHINES_POOL, POOL_LABEL, POWER } from '../../src/local/kubelet/nodes.ts';
 import { until, type Fleet } from './fleet.ts';
@@ -93,7 +93,7 @@ export class Machines {
         }),
       );
     }
-    for (const name of [`qdrant-storage-${pod}`, `qdrant-snapshots-${pod}`]) {
+    for (const name of claimsOf(pod)) {
       await this.#core.createNamespacedPersistentVolumeClaim({
         namespace,
         body: {
@@ -114,9 +114,27 @@ export class Machines {
     });
   }
 
+  /** Label the claims of a pod as those are that its StatefulSet makes. */
+  async adopted(ref: ClusterRef, pod: string): Promise<void> {
+    for (const name of claimsOf(pod)) {
+      await this.#core.patchNamespacedPersistentVolumeClaim(
+        {
+          name,
+          namespace: namespaceOf(ref),
+          body: { metadata: { labels: { 'app.kubernetes.io/instance': RELEASE_NAME } } },
+        },
+        setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
+      );
+    }
+  }
+
+  pod(ref: ClusterRef, name: string): Promise<V1Pod | undefined> {
+    return ignoring([404], this.#core.readNamespacedPod({ namespace: namespaceOf(ref), name }));
+  }
+
   /** Where a pod is, once it is ready there. */
   async placeOf(ref: ClusterRef, name: string): Promise<string | undefined> {
-    const found = await ignoring([404], this.#core.readNamespacedPod({ namespace: namespaceOf(ref), name }));
+    const found = await this.pod(ref, name);
     const ready = found?.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True');
     return ready === true ? found?.spec?.nodeName : undefined;
   }
@@ -125,4 +143,8 @@ export class Machines {
     await this.clear();
     await ignoring([404], this.#storage.deleteStorageClass({ name: this.networkClass }));
   }
+}
+
+function claimsOf(pod: string): string[] {
+  return [`qdrant-storage-${pod}`, `qdrant-snapshots-${pod}`];
 }
