@@ -79,7 +79,8 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
      *
      * @param input `nominalTime`: ISO 8601; a scheduled run is named by its slot, so that its retries share one id
      * @throws FleetError `ClusterSuspended`, `TopologyUnstable`, `QdrantUnavailable`, `StoreDenied`, `StoreUnavailable`,
-     *   `DiskFull`, or `InvalidInput` for a collection that does not exist
+     *   `DiskFull`, `InvalidInput` for a collection that does not exist, or `InfrastructureNotReady` where the cluster is
+     *   to have a bucket of its own and none is recorded
      */
     async planBackup(
       input: ClusterRef & { nominalTime: string; collections?: readonly string[]; format?: BackupFormat },

@@ -111,6 +111,28 @@ test('a sweep sees both buckets, and removes each backup where it is', async () 
   expect(await keysIn(other, 'data')).toHaveLength(1);
 });
 
+test('an unfinished backup is given up, and collected, where it was begun', async () => {
+  const begun = async (location: BackupLocation) => {
+    const store = parts.stores.of(location);
+    const keys = backupKeys(location);
+    await store.putJson(keys.intent, JSON.stringify({ runId: 'run' }));
+    await store.putJson(keys.shard('run', 'documents', 0), '"data"');
+    await store.createUpload(keys.shard('run', 'documents', 1));
+    return location;
+  };
+  const [failed, left, other] = [await begun(place(24)), await begun(place(25)), await begun(place(25, false))];
+  await parts.as('backup', (a) => a.abandonBackup({ location: failed, attempt: 'run' }));
+  await parts.as('sweep', (a) => a.collectUnfinished({ ...ref(), backup: left.backup, bucket }));
+  for (const location of [failed, left]) {
+    const store = parts.stores.of(location);
+    expect(await keysIn(location, 'data')).toEqual([]);
+    expect(await store.openUploads(backupKeys(location).root)).toEqual([]);
+    expect((await readRecord(store, location))?.record.state).toBe('ABORTED');
+  }
+  expect(await keysIn(other, 'data')).toHaveLength(1);
+  expect(await readRecord(parts.store, other)).toBeUndefined();
+});
+
 test('all buckets with backups that count are looked into, once each, also when the ledger has forgotten them', async () => {
   const lost = { tenant: parts.tenant, cluster: 'gone' };
   const entry = { ...lost, createdAt: '2026-11-01T03:00:00Z' };
