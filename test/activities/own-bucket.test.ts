@@ -54,11 +54,11 @@ test('the next backup goes into the own bucket where the cluster asks for one, a
       .execute();
   }
   expect(await bucketForBackup(parts, ref())).toEqual({});
-  await askForBucket(parts.catalog, ref(), true);
+  await askForBucket(parts.catalog, ref());
   for (let times = 0; times < 2; times += 1) expect(await bucketForBackup(parts, ref())).toEqual({ bucket });
   expect((await parts.store.getJson(bucketsKey({ ...ref(), prefix: '' })))?.body).toMatchObject({ buckets: [bucket] });
   const lost = { tenant: parts.tenant, cluster: 'lost' };
-  await askForBucket(parts.catalog, lost, true);
+  await askForBucket(parts.catalog, lost);
   await expect(bucketForBackup(parts, lost)).rejects.toMatchObject({ code: 'InfrastructureNotReady' });
 });
 

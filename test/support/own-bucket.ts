@@ -29,12 +29,12 @@ export async function giveBucket(
   return bucket;
 }
 
-/** Whether the cluster asks for a bucket of its own. */
-export async function askForBucket(catalog: Catalog, { tenant, cluster }: ClusterRef, wanted: boolean): Promise<void> {
+/** Have the cluster ask for a bucket of its own. */
+export async function askForBucket(catalog: Catalog, { tenant, cluster }: ClusterRef): Promise<void> {
   const aws = JSON.stringify(resolveAws({ region: REGION, create: { backupBucket: true } }, 1));
   await catalog.db
     .updateTable('clusters')
-    .set({ spec: wanted ? sql`spec || jsonb_build_object('aws', ${aws}::jsonb)` : sql`spec - 'aws'` })
+    .set({ spec: sql`spec || jsonb_build_object('aws', ${aws}::jsonb)` })
     .where('tenant', '=', tenant)
     .where('cluster', '=', cluster)
     .execute();
