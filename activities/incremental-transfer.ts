@@ -2,7 +2,6 @@
 import { createHash } from 'node:crypto';
 import { fetchRecipe } from '../src/clients/incremental-shard.ts';
 import { copyIncrementally } from '../src/clients/incremental-copy.ts';
-import { SnapshotSource } from '../src/clients/snapshot-source.ts';
 import type { IncrementalShardEntry } from '../src/domain/backup.ts';
 import { blockSizeFor } from '../src/domain/block-cutter.ts';
 import { FleetError } from '../src/domain/errors.ts';
@@ -13,7 +12,7 @@ import { readManifest } from './backup-records.ts';
 import { recipeOf, renew, type Bases } from './block-references.ts';
 import { heartbeats, signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
-import { peerById } from './peers.ts';
+import { mismatch, openSnapshot } from './open-snapshot.ts';
 import { transferBudget } from './transfer-budget.ts';
 
 export interface IncrementalTransferInput {
@@ -55,13 +54,7 @@ export function createIncrementalTransferActivities(deps: ActivityDeps) {
     async transferIncrementalShard(input: IncrementalTransferInput): Promise<IncrementalTransferResult> {
       const { location, attempt, task, snapshot } = input;
       const beat = heartbeats();
-      const { client } = await peerById(deps, location, task.peer, signal());
-      const url = client.shardSnapshotUrl(task.collection, task.shard, snapshot.name);
-      const source = await SnapshotSource.open(url, client.authHeaders(), signal());
-      const where = `snapshot ${snapshot.name} of peer ${task.peer}`;
-      if (source.size !== snapshot.size) {
-        throw mismatch(`${where} has ${source.size} bytes, Qdrant announced ${snapshot.size}`);
-      }
+      const { source, where } = await openSnapshot(deps, location, task, snapshot);
       const bases = await basesOf(location, attempt);
       await renewIfDue(location, attempt, bases);
       const store = stores.of(location);
@@ -137,8 +130,4 @@ export function createIncrementalTransferActivities(deps: ActivityDeps) {
     }
     return undefined;
   }
-}
-
-function mismatch(what: string): FleetError {
-  return new FleetError('IntegrityMismatch', `${what}. Nothing was committed.`);
 }

@@ -1,12 +1,10 @@
 /** The byte stream from a Qdrant node into the bucket. */
-import { FleetError } from '../src/domain/errors.ts';
 import type { ClusterRef, InBucket } from '../src/domain/naming.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
-import { SnapshotSource } from '../src/clients/snapshot-source.ts';
 import { partSizeFor, relay } from '../src/clients/relay.ts';
 import { heartbeats, signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
-import { peerById } from './peers.ts';
+import { mismatch, openSnapshot } from './open-snapshot.ts';
 import { transferBudget } from './transfer-budget.ts';
 
 export interface TransferInput extends ClusterRef, InBucket {
@@ -45,13 +43,7 @@ export function createSnapshotTransferActivities(deps: ActivityDeps) {
       const ref = { tenant, cluster };
       const store = stores.of(input);
       const beat = heartbeats();
-      const { client } = await peerById(deps, ref, task.peer, signal());
-      const url = client.shardSnapshotUrl(task.collection, task.shard, snapshot.name);
-      const source = await SnapshotSource.open(url, client.authHeaders(), signal());
-      const where = `snapshot ${snapshot.name} of peer ${task.peer}`;
-      if (source.size !== snapshot.size) {
-        throw mismatch(`${where} has ${source.size} bytes, Qdrant announced ${snapshot.size}`);
-      }
+      const { source, where } = await openSnapshot(deps, ref, task, snapshot);
       const partSize = partSizeFor(snapshot.size, config.FLEET_TRANSFER_PART_BYTES, config.FLEET_S3_MAX_PARTS);
       let moved = 0;
       const result = await relay({
@@ -81,8 +73,4 @@ export function createSnapshotTransferActivities(deps: ActivityDeps) {
       return { size: snapshot.size, sha256: result.sha256, crc32: result.crc32, sent: result.sent };
     },
   };
-}
-
-function mismatch(what: string): FleetError {
-  return new FleetError('IntegrityMismatch', `${what}. Nothing was committed.`);
 }
