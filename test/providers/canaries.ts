@@ -70,3 +70,51 @@ export async function releaseCanaries(aws: Aws, owner: Owner, operationCounts: b
   }
   return count;
 }
+
+/**
+ * Canaries that stand alone, one of each such kind for each set of tags, and a way to take them back.
+ *
+ * @returns takes them back
+ */
+export async function looseCanaries({ ec2, iam }: Aws, sets: readonly Tags[]): Promise<() => Promise<void>> {
+  const recalls: (() => Promise<unknown>)[] = [];
+  for (const [index, tags] of sets.entries()) {
+    const spec = (kind: 'vpc' | 'internet-gateway' | 'elastic-ip' | 'volume' | 'launch-template', slot: string) => ({
+      TagSpecifications: [{ ResourceType: kind, Tags: tagList({ ...tags, [AWS_TAGS.slot]: slot }) }],
+    });
+    const { Vpc } = await ec2.createVpc({ CidrBlock: '10.8.0.0/16', ...spec('vpc', 'vpc') });
+    recalls.push(() => ec2.deleteVpc({ VpcId: Vpc?.VpcId }));
+    const { InternetGateway } = await ec2.createInternetGateway(spec('internet-gateway', 'internet-gateway'));
+    recalls.push(() => ec2.deleteInternetGateway({ InternetGatewayId: InternetGateway?.InternetGatewayId }));
+    const { AllocationId } = await ec2.allocateAddress({
+      Domain: 'vpc',
+      ...spec('elastic-ip', 'nat-address/us-east-1a'),
+    });
+    recalls.push(() => ec2.releaseAddress({ AllocationId }));
+    const { VolumeId } = await ec2.createVolume({
+      Size: 1,
+      AvailabilityZone: 'us-east-1a',
+      ...spec('volume', 'machine'),
+    });
+    recalls.push(() => ec2.deleteVolume({ VolumeId }));
+    const LaunchTemplateName = `loose-canary-${index}`;
+    await ec2.createLaunchTemplate({
+      LaunchTemplateName,
+      LaunchTemplateData: { InstanceType: 'm5.large' },
+      ...spec('launch-template', 'launch-template'),
+    });
+    recalls.push(() => ec2.deleteLaunchTemplate({ LaunchTemplateName }));
+    const RoleName = `loose-canary-${index}`;
+    const trust = JSON.stringify({ Version: '2012-10-17', Statement: [] });
+    await iam.createRole({
+      RoleName,
+      Path: '/qdrant-fleet/',
+      AssumeRolePolicyDocument: trust,
+      Tags: tagList(tags),
+    });
+    recalls.push(() => iam.deleteRole({ RoleName }));
+  }
+  return async () => {
+    for (const recall of recalls) await recall();
+  };
+}
