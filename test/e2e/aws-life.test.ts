@@ -1,14 +1,20 @@
 /**
  * A cluster on AWS through its life, on both emulators and real Kubernetes: machines come and go with it, peers stay
- * where they are. It takes about a minute, and runs with FLEET_TEST_AWS=all only.
+ * where they are, and the worker's policy allows each call. It takes about a minute, and runs with FLEET_TEST_AWS=all
+ * only.
  */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { CoreV1Api } from '@kubernetes/client-node';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
-import { bucketsKey, clusterPrefix, namespaceOf } from '../../src/domain/naming.ts';
+import { clusterPrefix, namespaceOf } from '../../src/domain/naming.ts';
 import { startAwsEmulators, type AwsEmulators } from '../../src/local/aws/emulators.ts';
 import type { AwsFront } from '../../src/local/aws/front.ts';
 import { listResources } from '../../src/local/aws/leftovers.ts';
 import { nodegroupIssues } from '../../src/local/aws/proxy/pace.ts';
+import type { PolicyDocument } from '../../src/domain/aws-policies.ts';
+import { Authorization } from '../aws/authorization.ts';
+import { isAllowed } from '../aws/iam.ts';
 import { startFront } from '../aws/support.ts';
 import { Fleet, smallPoints, until } from '../support/fleet.ts';
 
@@ -36,6 +42,22 @@ function credentials() {
 
 const ref = () => ({ tenant: fleet.tenant, cluster: 'life' });
 
+/** What AWS asks a policy about the calls from now on, and what of it the worker's would refuse. */
+function watchCalls() {
+  const file = join(import.meta.dirname, '../../docs/iam/worker.json');
+  const policy = JSON.parse(readFileSync(file, 'utf8')) as PolicyDocument;
+  const authorization = new Authorization();
+  const refused = new Set<string>();
+  const asked = new Set<string>();
+  front.proxy.watch = (call, answer) => {
+    for (const access of authorization.ask(call, answer)) {
+      asked.add(access.action);
+      if (!isAllowed(policy, access)) refused.add(`${access.action} on ${access.resource}`);
+    }
+  };
+  return { refused, asked };
+}
+
 /** The machine that each peer runs on, and how many machines there are. */
 async function places(): Promise<{ peers: Record<string, string>; machines: number }> {
   const core = fleet.kubernetes(CoreV1Api);
@@ -51,6 +73,7 @@ test.runIf(process.env['FLEET_TEST_AWS'] === 'all')(
   async () => {
     const account = { endpoint: front.proxy.url, credentials: credentials() };
     const before = await listResources(account);
+    const { refused, asked } = watchCalls();
     const collections = [{ preset: 'documents', vectorSize: 4, shardNumber: 4 }];
     const aws = { availabilityZones: ['us-east-1a', 'us-east-1b'] };
     // The stack has nodes of its own besides.
@@ -102,6 +125,9 @@ test.runIf(process.env['FLEET_TEST_AWS'] === 'all')(
     expect(await (await fleet.access('life')).digest('documents')).toEqual(digest);
 
     await fleet.run('DeleteCluster', ref());
+    front.proxy.watch = undefined;
+    expect([...refused], 'not allowed by docs/iam/worker.json').toEqual([]);
+    expect([...asked]).toEqual(expect.arrayContaining(['ec2:RunInstances', 'autoscaling:SetInstanceProtection']));
     expect((await listResources(account)).filter((one) => !before.includes(one))).toEqual([]);
     await until('no machine is left', async () => (await places()).machines === 0);
   },
@@ -128,7 +154,7 @@ test.runIf(process.env['FLEET_TEST_AWS'] === 'all')(
     expect((await listResources(account)).filter((one) => !before.includes(one))).toEqual([`bucket ${bucket}`]);
     expect(await fleet.catalog.backup(fleet.tenant, backup)).toMatchObject({ bucket, bucket_region: 'us-east-1' });
     for await (const { key } of fleet.store.list(clusterPrefix({ ...own, prefix: '' }))) {
-      if (key !== bucketsKey({ ...own, prefix: '' })) throw new Error(`${key} is in the fleet's bucket.`);
+      throw new Error(`${key} is in the fleet's bucket.`);
     }
 
     await fleet.run('RestoreCluster', { tenant: fleet.tenant, source: 'own', backup, cluster: 'own' });
