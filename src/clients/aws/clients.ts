@@ -1,11 +1,12 @@
 /** The AWS SDK's clients of one region, as the activities use them. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type AutoScaling } from '@aws-sdk/client-auto-scaling';
 import { type EC2 } from '@aws-sdk/client-ec2';
 import { type EKS } from '@aws-sdk/client-eks';
 import { type IAM } from '@aws-sdk/client-iam';
 import { type S3 } from '@aws-sdk/client-s3';
 import { type STS } from '@aws-sdk/client-sts';
-import { mapAwsError } from './errors.ts';
+import { isThrottled, mapAwsError } from './errors.ts';
 
 /** A call as it was sent: `ec2:CreateVpc`, and how it ended. */
 export interface AwsCall {
@@ -37,8 +38,9 @@ export interface Aws {
 /**
  * Clients by region, made when they are first asked for.
  *
- * 1. Reads are repeated by the SDK. Changes are sent once: a change without a client token whose answer was lost may
- *    have happened, and only the activity knows how to look. Temporal repeats the activity.
+ * 1. Reads are repeated by the SDK. Changes are repeated when they were throttled, and else sent once: a change without
+ *    a client token whose answer was lost may have happened, and only the activity knows how to look. Temporal repeats
+ *    the activity.
  * 2. A call without an answer is given up after a minute, and counts as one whose answer was lost.
  * 3. The packages are loaded when AWS is first used: most fleets never do, and EC2's alone is large.
  */
@@ -101,7 +103,8 @@ export class AwsClients {
         const action = `${service}:${name.charAt(0).toUpperCase()}${name.slice(1)}`;
         return async (...args: unknown[]) => {
           try {
-            const answer: unknown = await (method as (...args: unknown[]) => Promise<unknown>).apply(client, args);
+            const send = () => (method as (...args: unknown[]) => Promise<unknown>).apply(client, args);
+            const answer: unknown = await (client === reader ? send() : unlessThrottled(send));
             this.#options.onCall?.({ action, region, outcome: 'ok' });
             return answer;
           } catch (error) {
@@ -112,5 +115,21 @@ export class AwsClients {
         };
       },
     });
+  }
+}
+
+/** Times that a throttled change is sent; the waits between them come to about six seconds at most. */
+const THROTTLED_TRIES = 6;
+
+/** Send a change, and send it again while AWS turns it away unread. An activity makes many; each would cost it an attempt. */
+async function unlessThrottled<T>(send: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await send();
+    } catch (error) {
+      if (attempt === THROTTLED_TRIES || !isThrottled(error)) throw error;
+      // With full jitter, so that callers beside each other come apart (AWS Builders' Library, "Timeouts, retries and backoff").
+      await sleep(Math.random() * 200 * 2 ** (attempt - 1));
+    }
   }
 }

@@ -37,9 +37,17 @@ export function isExisting(error: unknown): boolean {
 
 /** AWS answered that it did nothing. Without an answer, or after a fault of its own, nobody knows. */
 export function isRefusal(error: unknown): boolean {
-  const cause = FleetError.is(error) ? error.cause : error;
-  const status = (cause as { $metadata?: { httpStatusCode?: number } } | undefined)?.$metadata?.httpStatusCode;
+  const status = statusOf(FleetError.is(error) ? error.cause : error);
   return THROTTLED.test(awsErrorName(error)) || (status !== undefined && status >= 400 && status < 500);
+}
+
+function statusOf(error: unknown): number | undefined {
+  return (error as { $metadata?: { httpStatusCode?: number } } | undefined)?.$metadata?.httpStatusCode;
+}
+
+/** Turned away unread, since there were too many calls: nothing has happened. */
+export function isThrottled(error: unknown): boolean {
+  return THROTTLED.test(awsErrorName(error)) || statusOf(error) === 429;
 }
 
 /** A resource cannot go because another one uses it. */
@@ -61,7 +69,7 @@ export function isUnseen(error: unknown): boolean {
 export function mapAwsError(error: unknown, action: string): FleetError {
   if (FleetError.is(error)) return error;
   const name = error instanceof Error ? error.name : 'Error';
-  const status = (error as { $metadata?: { httpStatusCode?: number } } | undefined)?.$metadata?.httpStatusCode;
+  const status = statusOf(error);
   const answer = `AWS answered ${name} to ${action}: ${clean(messageOf(error))}`;
   const as = (code: ConstructorParameters<typeof FleetError>[0], text = answer) =>
     new FleetError(code, text, { cause: error });
@@ -77,7 +85,7 @@ export function mapAwsError(error: unknown, action: string): FleetError {
       `${answer} Check the worker's AWS credentials, and whether the account has been opened for the region.`,
     );
   }
-  if (THROTTLED.test(name) || status === 429) return as('CloudUnavailable');
+  if (isThrottled(error)) return as('CloudUnavailable');
   if (QUOTA_ERRORS.test(name)) return as('QuotaReached', `${answer} ${quotaAdvice(name, action)}`);
   if (CAPACITY.test(name))
     return as('CapacityUnavailable', `${answer} Choose another instance type or other "aws.availabilityZones".`);
