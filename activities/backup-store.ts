@@ -1,6 +1,7 @@
 /** The life of a backup in the bucket: begun, committed, given up. */
 import { createHash } from 'node:crypto';
 import type { Alias, CollectionInfo, QdrantClient } from '../src/clients/qdrant.ts';
+import type { BackupStore } from '../src/clients/s3.ts';
 import {
   INCREMENTAL_FORMAT,
   MANIFEST_FORMAT,
@@ -13,7 +14,7 @@ import {
 import type { ClusterSpec } from '../src/domain/cluster.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { checkSnapshotDisk } from '../src/domain/disk.ts';
-import { backupIdOf, backupKeys, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
+import { backupIdOf, backupKeys, isShardCopy, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
 import { byPeer, planShards, type CollectionPlacement } from '../src/domain/topology.ts';
 import { bucketForBackup } from './backup-buckets.ts';
 import { claim, removeData, sha256 } from './backup-records.ts';
@@ -214,6 +215,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
 
       // Begun twice because an answer was lost, or by an attempt that was taken for dead: nobody would complete them.
       for (const upload of await store.openUploads(`${keys.data}${attempt}/`)) await store.abortUpload(upload);
+      await removeStrayCopies(store, `${keys.data}${attempt}/`, shards);
 
       const totals = totalsOf(manifest);
       let text = JSON.stringify(manifest);
@@ -360,4 +362,12 @@ function complete(plan: StoredPlan, manifest: BackupManifest): void {
       );
     }
   }
+}
+
+/** Finished copies of snapshots that were made anew, because a worker died before it could tell of them. */
+async function removeStrayCopies(store: BackupStore, folder: string, shards: readonly CopiedShard[]): Promise<void> {
+  const referred = new Set(shards.flatMap(({ key, sample }) => [key, sample?.key]));
+  const stray: string[] = [];
+  for await (const { key } of store.list(folder)) if (isShardCopy(key) && !referred.has(key)) stray.push(key);
+  for (let at = 0; at < stray.length; at += 1000) await store.deleteKeys(stray.slice(at, at + 1000));
 }

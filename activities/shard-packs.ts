@@ -110,7 +110,7 @@ export function createShardPackActivities(steps: Steps) {
     }
     const { tenant, cluster } = location;
     const ref = { tenant, cluster, ...inBucket(location) };
-    const key = backupKeys(location).shard(run, task.collection, task.shard);
+    const key = backupKeys(location).shard(run, task.collection, task.shard, snapshot.sha256);
     const { size, sha256, crc32 } = await steps.transferShardSnapshot({ ...ref, task, snapshot, key });
     return { key, size, sha256, crc32 };
   }

@@ -151,7 +151,7 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
       const { key, size, sha256, crc32, incremental } = copy;
       return { key, size, sha256, crc32, incremental };
     }
-    const key = backupKeys(location).shard(attempt, collection, shard);
+    const key = backupKeys(location).shard(attempt, collection, shard, snapshot.sha256);
     const copy = await control.transferShardSnapshot.executeWithOptions(options, [
       { ...ref, ...inBucket(location), task, snapshot, key },
     ]);

@@ -158,13 +158,19 @@ export function backupKeys(location: BackupLocation) {
     lane: (attempt: string, peer: string) => `${root}data/${attempt}/lanes/${peer}.json`,
     /** What was copied from a peer, from a place of its lane on. */
     copied: (attempt: string, peer: string, from: number) => `${root}data/${attempt}/copied/${peer}-${from}.json`,
-    shard: (attempt: string, collection: string, shard: number) =>
-      `${root}data/${attempt}/${shardSegment(collection)}/shard-${shard}.snapshot`,
+    /** Named by the bytes too: an attempt that is made anew after a crash copies another snapshot of the shard. */
+    shard: (attempt: string, collection: string, shard: number, sha256: string) =>
+      `${root}data/${attempt}/${shardSegment(collection)}/shard-${shard}.${sha256.slice(0, 16)}.snapshot`,
     /** Packs and recipes of an incremental shard. */
     blocks: (attempt: string, collection: string, shard: number) =>
       `${root}data/${attempt}/${shardSegment(collection)}/shard-${shard}/`,
     bases: (attempt: string) => `${root}data/${attempt}/bases.json`,
   };
+}
+
+/** Whether a key of an attempt is a copy of a whole shard, or what was sampled of one. */
+export function isShardCopy(key: string): boolean {
+  return /\/shard-\d+\.[0-9a-f]{16}\.(?:snapshot|sample\.json)$/.test(key);
 }
 
 /** At most 200 bytes, so that a store on a file system can keep the segment. */

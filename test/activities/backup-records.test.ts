@@ -5,6 +5,9 @@ import { MANIFEST_FORMAT, type BackupState, type CommitRecord } from '../../src/
 import { backupKeys, type BackupLocation } from '../../src/domain/naming.ts';
 import { Parts, race } from './support.ts';
 
+/** Of a snapshot. */
+const SHA = 'ab'.repeat(32);
+
 let parts: Parts;
 beforeAll(async () => {
   parts = await Parts.open();
@@ -40,7 +43,7 @@ function record(location: BackupLocation, state: BackupState, attempt = 'run'): 
 async function stored(state: BackupState): Promise<BackupLocation> {
   const location = fresh();
   const keys = backupKeys(location);
-  await parts.store.putJson(keys.shard('run', 'documents', 0), '"data"');
+  await parts.store.putJson(keys.shard('run', 'documents', 0, SHA), '"data"');
   await parts.store.putJson(keys.manifest, MANIFEST);
   await parts.store.putJson(keys.commit, JSON.stringify(record(location, state)));
   return location;
@@ -82,14 +85,14 @@ describe('the first writer of the record decides', () => {
   test('giving up removes the data of the own attempt only, and nothing that was committed', async () => {
     const location = fresh();
     const keys = backupKeys(location);
-    await parts.store.putJson(keys.shard('mine', 'documents', 0), '1');
-    await parts.store.putJson(keys.shard('other', 'documents', 0), '1');
-    const upload = await parts.store.createUpload(keys.shard('mine', 'documents', 1));
+    await parts.store.putJson(keys.shard('mine', 'documents', 0, SHA), '1');
+    await parts.store.putJson(keys.shard('other', 'documents', 0, SHA), '1');
+    const upload = await parts.store.createUpload(keys.shard('mine', 'documents', 1, SHA));
     expect(upload).not.toBe('');
     const abandon = () => parts.as('mine', (activities) => activities.abandonBackup({ location, attempt: 'mine' }));
     expect(await abandon()).toEqual({ removed: true });
     expect(await abandon()).toEqual({ removed: true });
-    expect(await dataOf(location)).toEqual([keys.shard('other', 'documents', 0)]);
+    expect(await dataOf(location)).toEqual([keys.shard('other', 'documents', 0, SHA)]);
     expect(await parts.store.openUploads(keys.root)).toEqual([]);
 
     const committed = await stored('COMMITTED');

@@ -7,6 +7,9 @@ import { backupKeys, bucketsKey, namespaceOf, type BackupLocation, type BucketRe
 import { askForBucket, giveBucket } from '../support/own-bucket.ts';
 import { Parts } from './support.ts';
 
+/** Of a snapshot. */
+const SHA = 'ab'.repeat(32);
+
 let parts: Parts;
 let bucket: BucketRef;
 const MANIFEST = JSON.stringify({ formatVersion: 1, attempt: 'run', collections: [], spec: { nodes: 1 } });
@@ -29,7 +32,7 @@ async function stored(location: BackupLocation): Promise<BackupLocation> {
   const keys = backupKeys(location);
   const { backup } = location;
   await store.putJson(keys.intent, '{}');
-  await store.putJson(keys.shard('run', 'documents', 0), '"data"');
+  await store.putJson(keys.shard('run', 'documents', 0, SHA), '"data"');
   await store.putJson(keys.manifest, MANIFEST);
   const manifest = { sha256: sha256(MANIFEST), size: MANIFEST.length };
   const head = { formatVersion: 1, backup, state: 'COMMITTED', revision: 1, attempt: 'run', manifest };
@@ -116,8 +119,8 @@ test('an unfinished backup is given up, and collected, where it was begun', asyn
     const store = parts.stores.of(location);
     const keys = backupKeys(location);
     await store.putJson(keys.intent, JSON.stringify({ runId: 'run' }));
-    await store.putJson(keys.shard('run', 'documents', 0), '"data"');
-    await store.createUpload(keys.shard('run', 'documents', 1));
+    await store.putJson(keys.shard('run', 'documents', 0, SHA), '"data"');
+    await store.createUpload(keys.shard('run', 'documents', 1, SHA));
     return location;
   };
   const [failed, left, other] = [await begun(place(24)), await begun(place(25)), await begun(place(25, false))];

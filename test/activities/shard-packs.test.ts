@@ -8,6 +8,7 @@ import { FleetError } from '../../src/domain/errors.ts';
 
 const LOCATION = { tenant: 'acme', cluster: 'docs', prefix: '', backup: '20261121T030000Z-1a2b3c4d' };
 const TASKS = [0, 1, 2].map((shard) => ({ collection: 'docs', shard, peer: '1', bytes: 100 }));
+const SHA = 'a'.repeat(64);
 const PACK = { location: LOCATION, attempt: 'run-1', tasks: TASKS, known: ['old'] };
 
 /** The steps of a node that answers at once, and the order in which they were taken. */
@@ -17,7 +18,7 @@ function steps(change: { transfer?: (shard: number) => void } = {}) {
     createShardSnapshot: ({ task }) => {
       taken.push(`make ${task.shard}`);
       const points = { before: 3, after: 3 };
-      return Promise.resolve({ name: `s${task.shard}`, size: 5, sha256: 'aa', points, cutAt: '2026-11-21T03:00:00Z' });
+      return Promise.resolve({ name: `s${task.shard}`, size: 5, sha256: SHA, points, cutAt: '2026-11-21T03:00:00Z' });
     },
     transferShardSnapshot: ({ task, key }) => {
       change.transfer?.(task.shard);
@@ -49,7 +50,7 @@ function environment(info: ConstructorParameters<typeof MockActivityEnvironment>
   return { env, beats };
 }
 
-const each = (shard: number) => [`make ${shard}`, `copy shard-${shard}.snapshot`, `delete s${shard}`];
+const each = (shard: number) => [`make ${shard}`, `copy shard-${shard}.${'a'.repeat(16)}.snapshot`, `delete s${shard}`];
 
 describe('a pack', () => {
   test('is copied one shard after the other, each removed from its node before the next is made', async () => {

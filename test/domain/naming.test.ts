@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import {
   backupIdOf,
   backupKeys,
+  isShardCopy,
   backupTimeOf,
   clusterKey,
   encodeCollection,
@@ -57,7 +58,10 @@ test('keys of two collections never collide, and no segment outgrows a file name
   const keys = backupKeys({ prefix: 'p', tenant: 't', cluster: 'c', backup: 'b' });
   fc.assert(
     fc.property(long, long, (a, b) => {
-      const [left, right] = [keys.shard('run', a, 0), keys.shard('run', b, 0)];
+      const sha256 = 'ab'.repeat(32);
+      const [left, right] = [keys.shard('run', a, 0, sha256), keys.shard('run', b, 0, sha256)];
+      expect(keys.shard('run', a, 0, `cd${sha256}`)).not.toBe(left);
+      expect(isShardCopy(left)).toBe(true);
       expect(left === right).toBe(a === b);
       for (const segment of left.split('/')) expect(segment.length).toBeLessThanOrEqual(255);
     }),
