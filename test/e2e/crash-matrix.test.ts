@@ -1,4 +1,5 @@
 /** `npm run test:crash`: kill -9 of the worker before and after every activity of every operation. */
+import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -13,7 +14,7 @@ const POINTS = 9500;
 const COLLECTIONS = [{ preset: 'documents', vectorSize: 256, shardNumber: 1, replicationFactor: 1 }];
 const HOURS_AGO = (hours: number) => new Date(Date.now() - hours * 3_600_000);
 
-/** Not killed here: those of crash-life.test.ts, and those of AWS, which test/providers/kills.test.ts kills. */
+/** Not killed here: those of crash-life.test.ts, and those of AWS, which aws-crash.test.ts and test/providers kill. */
 const ELSEWHERE: ReadonlySet<string> = new Set([
   ...LIFE_ACTIVITIES,
   'planInfrastructure',
@@ -36,6 +37,10 @@ const ELSEWHERE: ReadonlySet<string> = new Set([
   'controlPlaneExists',
   'drainVolumes',
   'surveyInfrastructure',
+  'setMachines',
+  'configureMachines',
+  'awaitMachines',
+  'machinesToWake',
 ]);
 
 const kills: Kill[] = [];
@@ -218,7 +223,7 @@ describe.runIf(EVERYWHERE)('kill -9 before and after each activity', () => {
           // Begun two days ago by nobody who is still there: to be collected.
           const started = HOURS_AGO(48);
           const id = `${started.toISOString().replace(/[-:]|\.\d+/g, '')}-00000000`;
-          const intent = { formatVersion: 1, backup: id, startedAt: started, workflowId: 'gone', runId: tenant };
+          const intent = { formatVersion: 1, backup: id, startedAt: started, workflowId: 'gone', runId: randomUUID() };
           await fleet.store.putJson(`${tenant}/docs/${id}/intent.json`, JSON.stringify(intent));
           await fleet.store.putJson(`${tenant}/docs/${id}/data/${tenant}/plan.json`, '{}');
           return { cluster: 'docs', policy: { keepLast: 1, undoHours: 0 } };
