@@ -5,7 +5,7 @@ import type { AwsSpec } from '../src/domain/aws.ts';
 import { canonicalJson } from '../src/domain/canonical-json.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import type { AppliedObject } from '../src/domain/kubernetes-objects.ts';
-import { LABELS, MANAGED_BY, storageClassOf, type ClusterRef } from '../src/domain/naming.ts';
+import { clusterLabels, storageClassOf, type ClusterRef } from '../src/domain/naming.ts';
 import { ifThere } from '../src/clients/aws/answers.ts';
 import { Ledger } from './aws-ledger.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -24,7 +24,7 @@ export function createAwsStorageActivities(deps: ActivityDeps) {
       const name = storageClassOf(ref);
       const wanted = storageClassObject(ref, spec, ledger.scope(true));
       const found = await kubernetes.storageClass(name);
-      if (found !== undefined && !carries(found.labels, labelsOf(ref))) {
+      if (found !== undefined && !carries(found.labels, clusterLabels(ref))) {
         throw new FleetError(
           'ResourceNotOurs',
           `The StorageClass "${name}" was not made for ${ref.tenant}/${ref.cluster}. Remove it, or choose another cluster name.`,
@@ -69,10 +69,6 @@ export function createAwsStorageActivities(deps: ActivityDeps) {
   };
 }
 
-function labelsOf({ tenant, cluster }: ClusterRef): Record<string, string> {
-  return { [LABELS.managedBy]: MANAGED_BY, [LABELS.tenant]: tenant, [LABELS.cluster]: cluster };
-}
-
 function storageClassObject(ref: ClusterRef, spec: AwsSpec, tags: Tags): AppliedObject {
   // The driver's own way of tagging: without these a volume that outlives its claim would be nobody's.
   const specifications = Object.entries(tags).map(([key, value], index) => [
@@ -84,7 +80,7 @@ function storageClassObject(ref: ClusterRef, spec: AwsSpec, tags: Tags): Applied
     kind: 'StorageClass',
     metadata: {
       name: storageClassOf(ref),
-      labels: labelsOf(ref),
+      labels: clusterLabels(ref),
     },
     provisioner: 'ebs.csi.aws.com',
     parameters: {

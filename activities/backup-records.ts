@@ -108,8 +108,6 @@ export async function removeData(store: BackupStore, prefix: string): Promise<{ 
   const found: { key: string; modified: Date }[] = [];
   for await (const object of store.list(prefix)) found.push(object);
   found.sort((a, b) => b.modified.getTime() - a.modified.getTime());
-  for (let start = 0; start < found.length; start += 1000) {
-    await store.deleteKeys(found.slice(start, start + 1000).map(({ key }) => key));
-  }
+  await store.deleteKeys(found.map(({ key }) => key));
   return { objects: found.length };
 }

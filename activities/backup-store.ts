@@ -369,5 +369,5 @@ async function removeStrayCopies(store: BackupStore, folder: string, shards: rea
   const referred = new Set(shards.flatMap(({ key, sample }) => [key, sample?.key]));
   const stray: string[] = [];
   for await (const { key } of store.list(folder)) if (isShardCopy(key) && !referred.has(key)) stray.push(key);
-  for (let at = 0; at < stray.length; at += 1000) await store.deleteKeys(stray.slice(at, at + 1000));
+  await store.deleteKeys(stray);
 }

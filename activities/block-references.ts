@@ -127,7 +127,7 @@ export async function release(
 ): Promise<void> {
   const from = held ?? (await siblings(store, location));
   const keys = from.map((backup) => backupKeys({ ...location, backup }).holder(location.backup, attempt));
-  for (let at = 0; at < keys.length; at += 1000) await store.deleteKeys(keys.slice(at, at + 1000));
+  await store.deleteKeys(keys);
 }
 
 /**
@@ -175,7 +175,7 @@ export async function settle(
     }
     const [lost] = packs.keys();
     if (lost !== undefined) throw new FleetError('IntegrityMismatch', `${lost} is not there. Nothing was committed.`);
-    for (let from = 0; from < stray.length; from += 1000) await store.deleteKeys(stray.slice(from, from + 1000));
+    await store.deleteKeys(stray);
   }
   return [...bytes].map(([backup, count]) => ({ backup, bytes: count }));
 }

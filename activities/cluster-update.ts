@@ -58,8 +58,9 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
           }
         }
       }
-      const { nodes, replicas = row.spec.nodes } = { ...observed.cluster, nodes: request.nodes ?? row.spec.nodes };
-      const { disks } = nodes < replicas ? await freeDisk(deps, ref) : { disks: {} };
+      const { replicas = row.spec.nodes } = observed.cluster;
+      const shrinks = (request.nodes ?? row.spec.nodes) < replicas;
+      const { disks } = shrinks ? await freeDisk(deps, ref) : { disks: {} };
       const seen = { ...observed.cluster, disks };
       const plan = planUpdate(row.spec, request, seen, config.FLEET_QDRANT_RELEASES);
       // Before a backup is taken or a shard moved for a change that could not be made.

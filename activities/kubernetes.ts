@@ -8,7 +8,7 @@ import {
   surroundingObjects,
   type Surroundings,
 } from '../src/domain/kubernetes-objects.ts';
-import { API_KEY_SECRET, LABELS, MANAGED_BY, namespaceOf, type ClusterRef } from '../src/domain/naming.ts';
+import { API_KEY_SECRET, clusterLabels, LABELS, namespaceOf, type ClusterRef } from '../src/domain/naming.ts';
 import { workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 
@@ -110,10 +110,6 @@ function storePort(endpoint: string | undefined): number {
 /** A letter first and no punctuation: the official chart writes keys unquoted into YAML. */
 export function newApiKey(): string {
   return `q${randomBytes(32).toString('base64url').replaceAll(/[-_]/g, 'x')}`;
-}
-
-function clusterLabels({ tenant, cluster }: ClusterRef): Record<string, string> {
-  return { [LABELS.managedBy]: MANAGED_BY, [LABELS.tenant]: tenant, [LABELS.cluster]: cluster };
 }
 
 function isOurs(labels: Readonly<Record<string, string>>, ref: ClusterRef): boolean {

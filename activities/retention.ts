@@ -5,6 +5,7 @@ import {
   backupKeys,
   backupTimeOf,
   clusterPrefix,
+  inBucket,
   isBackupId,
   type BackupLocation,
   type BucketRef,
@@ -54,10 +55,10 @@ const MAX_SKEW = 300_000;
 
 export function createRetentionActivities(deps: ActivityDeps) {
   const { stores, config, temporal } = deps;
-  const at = ({ tenant, cluster, backup, bucket }: BackupRef): BackupLocation => ({
+  const at = ({ tenant, cluster, backup, ...where }: BackupRef): BackupLocation => ({
     tenant,
     cluster,
-    ...(bucket !== undefined && { bucket }),
+    ...inBucket(where),
     prefix: config.FLEET_BACKUP_PREFIX,
     backup,
   });

@@ -197,9 +197,12 @@ export class BackupStore {
     } while (token !== undefined);
   }
 
-  /** Delete up to 1,000 keys. @throws FleetError when the store kept any of them */
+  /** Delete keys in order, 1,000 at a time, as S3 takes them. @throws FleetError when the store kept any of them */
   async deleteKeys(keys: readonly string[]): Promise<void> {
-    if (keys.length === 0) return;
+    for (let at = 0; at < keys.length; at += 1000) await this.#deleteAtOnce(keys.slice(at, at + 1000));
+  }
+
+  async #deleteAtOnce(keys: readonly string[]): Promise<void> {
     const answer = await this.#call(`delete ${keys.length} objects`, () =>
       this.#client.send(
         new DeleteObjectsCommand({

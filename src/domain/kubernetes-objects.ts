@@ -4,7 +4,7 @@
  * balancer, and metrics behind the API key.
  */
 import type { ClusterSpec } from './cluster.ts';
-import { API_KEY_SECRET, LABELS, MANAGED_BY, namespaceOf, RELEASE_NAME, type ClusterRef } from './naming.ts';
+import { API_KEY_SECRET, clusterLabels, namespaceOf, RELEASE_NAME, type ClusterRef } from './naming.ts';
 
 /** What this installation knows about itself. */
 export interface Surroundings {
@@ -77,7 +77,7 @@ function serviceAccount(ref: ClusterRef): AppliedObject {
     kind: 'ServiceAccount',
     metadata: {
       ...metadata(ref, RELEASE_NAME),
-      labels: { ...labels(ref), 'app.kubernetes.io/managed-by': 'Helm' },
+      labels: { ...clusterLabels(ref), 'app.kubernetes.io/managed-by': 'Helm' },
       annotations: {
         'meta.helm.sh/release-name': RELEASE_NAME,
         'meta.helm.sh/release-namespace': namespaceOf(ref),
@@ -201,11 +201,7 @@ export function outputsOf(ref: ClusterRef, { network }: Pick<ClusterSpec, 'netwo
 }
 
 function metadata(ref: ClusterRef, name: string): AppliedObject['metadata'] {
-  return { name, namespace: namespaceOf(ref), labels: labels(ref) };
-}
-
-function labels({ tenant, cluster }: ClusterRef): Record<string, string> {
-  return { [LABELS.managedBy]: MANAGED_BY, [LABELS.tenant]: tenant, [LABELS.cluster]: cluster };
+  return { name, namespace: namespaceOf(ref), labels: clusterLabels(ref) };
 }
 
 function ports(protocol: 'TCP' | 'UDP', ...numbers: number[]): { protocol: string; port: number }[] {

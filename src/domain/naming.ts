@@ -57,6 +57,11 @@ export const LABELS = {
 
 export const MANAGED_BY = 'qdrant-fleet';
 
+/** The labels of what was made for a cluster. */
+export function clusterLabels({ tenant, cluster }: ClusterRef): Record<string, string> {
+  return { [LABELS.managedBy]: MANAGED_BY, [LABELS.tenant]: tenant, [LABELS.cluster]: cluster };
+}
+
 /** `20261121T030000Z`: UTC, to the second, sorts by time. */
 function compactTime(time: Date): string {
   return time

@@ -53,7 +53,7 @@ export function whyAbsent(
     return `${where}${forGood} ${elsewhere(volumes)}`;
   }
   if (unscheduled === undefined) return undefined;
-  const home = tied.find((volume) => volume.node !== undefined)?.node;
+  const home = tied[0]?.node;
   if (home !== undefined) {
     const state = nodes[home];
     if (state?.ready !== true || state.cordoned) {

@@ -7,8 +7,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Cloud, REQUEST } from '../aws/cloud.ts';
 import {
   cancelEverywhere,
+  cancellationsLine,
   crash,
   crashTable,
+  tell,
   type Cancellation,
   type Crashes,
   type Kill,
@@ -67,10 +69,6 @@ async function cancel(crashes: Crashes, settled: () => Promise<readonly string[]
   tell(`${crashes.name}, cancelled ${report.cancellations.length} times`, report.violations);
 }
 
-function tell(what: string, wrong: readonly string[]): void {
-  console.log([`${what}: ${wrong.length} violations`, ...wrong.map((each) => `  ${each}`)].join('\n'));
-}
-
 describe.runIf(ALL)('a cluster on AWS under kill -9 and cancellation', () => {
   let canaries = 0;
   beforeAll(async () => {
@@ -78,12 +76,8 @@ describe.runIf(ALL)('a cluster on AWS under kill -9 and cancellation', () => {
     canaries = await cloud.survey();
   }, 300_000);
   afterAll(async () => {
-    const times = cancellations.map(({ took }) => took).toSorted((a, b) => a - b);
-    const middle = times[Math.floor(times.length / 2)] ?? 0;
     console.log(
-      `${crashTable(kills, violations)}\nCancelled ${cancellations.length} times, ` +
-        `${cancellations.filter(({ as }) => as === 'cancelled').length} in time; ` +
-        `ended after ${(middle / 1000).toFixed(1)} s (median), ${((times.at(-1) ?? 0) / 1000).toFixed(1)} s at most\n` +
+      `${crashTable(kills, violations)}\n${cancellationsLine(cancellations)}\n` +
         `${canaries} canaries of other tags, alive to the end`,
     );
     await cloud.close();

@@ -4,9 +4,11 @@ import { dirname, join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import {
   cancelEverywhere,
+  cancellationsLine,
   crash,
   crashTable,
   LIFE_ACTIVITIES,
+  tell,
   type Cancellation,
   type Crashes,
   type Kill,
@@ -85,19 +87,9 @@ class Life {
   }
 }
 
-function tell(what: string, wrong: readonly string[]): void {
-  console.log([`${what}: ${wrong.length} violations`, ...wrong.map((each) => `  ${each}`)].join('\n'));
-}
-
 describe.runIf(EVERYWHERE)('the life of a cluster under kill -9 and cancellation', () => {
   afterAll(() => {
-    const times = cancellations.map(({ took }) => took).toSorted((a, b) => a - b);
-    const middle = times[Math.floor(times.length / 2)] ?? 0;
-    console.log(
-      `${crashTable(kills, violations)}\nCancelled ${cancellations.length} times, ` +
-        `${cancellations.filter(({ as }) => as === 'cancelled').length} in time; ` +
-        `ended after ${(middle / 1000).toFixed(1)} s (median), ${((times.at(-1) ?? 0) / 1000).toFixed(1)} s at most`,
-    );
+    console.log(`${crashTable(kills, violations)}\n${cancellationsLine(cancellations)}`);
   });
   const LONG = { timeout: 7_200_000 };
 

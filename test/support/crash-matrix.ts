@@ -263,3 +263,18 @@ export function crashTable(kills: readonly Kill[], violations: readonly string[]
     ...violations.map((what) => `  ${what}`),
   ].join('\n');
 }
+
+/** One operation's part of a campaign, as it is done. */
+export function tell(what: string, wrong: readonly string[]): void {
+  console.log([`${what}: ${wrong.length} violations`, ...wrong.map((each) => `  ${each}`)].join('\n'));
+}
+
+/** All cancellations in a line. */
+export function cancellationsLine(cancellations: readonly Cancellation[]): string {
+  const times = cancellations.map(({ took }) => took).toSorted((a, b) => a - b);
+  const middle = times[Math.floor(times.length / 2)] ?? 0;
+  return (
+    `Cancelled ${cancellations.length} times, ${cancellations.filter(({ as }) => as === 'cancelled').length} in time; ` +
+    `ended after ${(middle / 1000).toFixed(1)} s (median), ${((times.at(-1) ?? 0) / 1000).toFixed(1)} s at most`
+  );
+}
