@@ -58,7 +58,7 @@ export function createAwsNodeGroupActivities(deps: ActivityDeps) {
 
     /**
      * @throws FleetError `InfrastructureNotReady` until the machines are there, `CapacityUnavailable`,
-     *   `QuotaReached` or `InfrastructureFailed` when they cannot be, with what EKS says about it
+     *   `CloudQuotaReached` or `InfrastructureFailed` when they cannot be, with what EKS says about it
      */
     async awaitNodeGroups(input: ClusterRef & { plan: AwsPlan; eksCluster: string }): Promise<{ machines: number }> {
       const { plan, eksCluster, ...ref } = input;

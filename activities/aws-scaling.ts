@@ -93,7 +93,7 @@ export function createAwsScalingActivities(deps: ActivityDeps) {
     /**
      * See to it that a change has come about and the machines have joined, or gone.
      *
-     * @throws FleetError `InfrastructureNotReady` until then; `CapacityUnavailable`, `QuotaReached` or
+     * @throws FleetError `InfrastructureNotReady` until then; `CapacityUnavailable`, `CloudQuotaReached` or
      *   `InfrastructureFailed` when it cannot, with what EKS says about it
      */
     async awaitMachines({

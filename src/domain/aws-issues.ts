@@ -46,7 +46,7 @@ const REMEDIES: readonly (readonly [codes: RegExp, remedy: string])[] = [
 export function judge(issues: readonly HealthIssue[] = []): { code: ErrorCode; remedy: string } {
   const text = issuesText(issues);
   const quota = quotaAdviceIn(text);
-  if (quota !== undefined) return { code: 'QuotaReached', remedy: quota };
+  if (quota !== undefined) return { code: 'CloudQuotaReached', remedy: quota };
   if (CAPACITY.test(text)) {
     const remedy = 'Choose another "aws.instanceType" or other "aws.availabilityZones", or try again later.';
     return { code: 'CapacityUnavailable', remedy };

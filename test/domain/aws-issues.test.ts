@@ -16,7 +16,7 @@ test('issues are told in one line, with what they are about', () => {
 
 test('a quota counts for more than the capacity that its message speaks of', () => {
   const quota = { code: 'AsgInstanceLaunchFailures', message: 'VcpuLimitExceeded - more vCPU capacity than allowed.' };
-  expect(judge([CAPACITY, quota])).toMatchObject({ code: 'QuotaReached' });
+  expect(judge([CAPACITY, quota])).toMatchObject({ code: 'CloudQuotaReached' });
   expect(judgeRunning([quota], 'm6i.large')).toEqual(judge([quota]));
 });
 

@@ -93,7 +93,7 @@ test.runIf(process.env['FLEET_TEST_AWS'] === 'all')(
     ]);
     for (const [why, type, says] of [
       [nodegroupIssues.insufficientCapacity(), 'CapacityUnavailable', 'InsufficientInstanceCapacity'],
-      [nodegroupIssues.vcpuQuota(), 'QuotaReached', 'L-1216C47A'],
+      [nodegroupIssues.vcpuQuota(), 'CloudQuotaReached', 'L-1216C47A'],
     ] as const) {
       front.proxy.hold({ kind: 'nodegroup', during: 'update', fails: [why] });
       await expect(fleet.run('UpdateCluster', { ...ref(), nodes: 3 })).rejects.toMatchObject({

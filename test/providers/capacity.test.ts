@@ -51,7 +51,7 @@ const FAILURES: Readonly<Record<string, Failure>> = {
   },
   'a node group beyond the quota of machines': {
     hold: group(nodegroupIssues.vcpuQuota()),
-    code: 'QuotaReached',
+    code: 'CloudQuotaReached',
     says: [/"Running On-Demand Standard instances \(vCPUs\)"/, /L-1216C47A/],
   },
   'a node group whose machines do not join': {
@@ -172,17 +172,17 @@ const NO_MORE: Readonly<Record<string, Failure>> = {
   },
   'the quota of machines': {
     hold: update({ fails: [nodegroupIssues.vcpuQuota()] }),
-    code: 'QuotaReached',
+    code: 'CloudQuotaReached',
     says: [/VcpuLimitExceeded/, /"Running On-Demand Standard instances \(vCPUs\)"/, /L-1216C47A/],
   },
   'the quota of machines, told by the group after its update': {
     hold: update({ degrades: [nodegroupIssues.vcpuQuota()] }),
-    code: 'QuotaReached',
+    code: 'CloudQuotaReached',
     says: [/VcpuLimitExceeded/, /"Running On-Demand Standard instances \(vCPUs\)"/, /L-1216C47A/],
   },
   'the quota of network interfaces': {
     hold: update({ fails: [issue('EniLimitReached', 'No more elastic network interfaces.')] }),
-    code: 'QuotaReached',
+    code: 'CloudQuotaReached',
     says: [/"Network interfaces per Region"/],
   },
   'no addresses in the subnets': {

@@ -72,7 +72,7 @@ describe('a quota is reached', () => {
   test.each(ALL ? all : sampled(all, 3, SEED))('by %s: it is named, and nothing is left', async (name) => {
     const [fault, says] = QUOTAS[name] ?? [awsErrors.limit, /never/];
     const { error, said } = await fail(...split(name), fault);
-    expect(error.code).toBe('QuotaReached');
+    expect(error.code).toBe('CloudQuotaReached');
     expect(error.message).toContain(`to ${name}:`);
     expect(error.message).toMatch(says);
     expect(said).toEqual([]);

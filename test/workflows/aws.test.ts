@@ -72,8 +72,8 @@ describe.concurrent('ProvisionCluster on AWS', () => {
 
   test.for(Object.entries(UNDO))('%s fails: what was begun is undone, last first', async ([step, undo]) => {
     const request = { ...AWS, aws: { ...AWS.aws, create: { backupBucket: true } } };
-    const run = await workflows.run('ProvisionCluster', request, { [step]: fails('QuotaReached', 'Too many.') });
-    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'QuotaReached' });
+    const run = await workflows.run('ProvisionCluster', request, { [step]: fails('CloudQuotaReached', 'Too many.') });
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'CloudQuotaReached' });
     expect(undone(run.names)).toEqual(undo);
     for (const name of undo as readonly ActivityName[]) expect(run.of(name)[0]?.input).toMatchObject({ onlyOwn: true });
     expect(run.names.at(-1)).toBe('forgetCluster');

@@ -86,7 +86,7 @@ export function mapAwsError(error: unknown, action: string): FleetError {
     );
   }
   if (isThrottled(error)) return as('CloudUnavailable');
-  if (QUOTA_ERRORS.test(name)) return as('QuotaReached', `${answer} ${quotaAdvice(name, action)}`);
+  if (QUOTA_ERRORS.test(name)) return as('CloudQuotaReached', `${answer} ${quotaAdvice(name, action)}`);
   if (CAPACITY.test(name))
     return as('CapacityUnavailable', `${answer} Choose another instance type or other "aws.availabilityZones".`);
   if (UNSETTLED.test(name) || status === undefined || status >= 500) {
