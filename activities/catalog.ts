@@ -2,6 +2,7 @@
 import { sql, type Kysely } from 'kysely';
 import type { ClusterRow, Database } from '../src/clients/catalog.ts';
 import type { BackupState, BackupTotals } from '../src/domain/backup.ts';
+import type { ChoreLeft } from '../src/domain/chores.ts';
 import { resolveSpec, type ClusterPhase, type ClusterRequest, type ClusterSpec } from '../src/domain/cluster.ts';
 import { conditionsOf, type ClusterState } from '../src/domain/conditions.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
@@ -17,6 +18,8 @@ export interface OperationEnd {
   readonly state: 'done' | 'failed' | 'cancelled';
   readonly error?: { readonly code: string; readonly message: string };
   readonly result?: Record<string, unknown>;
+  /** What it could not tidy, for the next sweep. */
+  readonly chores?: readonly ChoreLeft[];
 }
 
 export function createCatalogActivities({ catalog, config, temporal }: ActivityDeps) {
@@ -104,9 +107,9 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
       );
     },
 
-    /** Record how the operation ended and let go of its leases. */
-    async endOperation({ state, error, result }: OperationEnd): Promise<void> {
-      const { workflowId } = workflowRun();
+    /** Record how the operation ended, let go of its leases, and write down what it could not tidy. */
+    async endOperation({ state, error, result, chores = [] }: OperationEnd): Promise<void> {
+      const { workflowId, runId } = workflowRun();
       await catalog.run('end the operation', (db) =>
         db.transaction().execute(async (tx) => {
           await tx.deleteFrom('leases').where('holder', '=', workflowId).execute();
@@ -120,6 +123,20 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
               finished_at: new Date(),
             })
             .where('id', '=', workflowId)
+            .execute();
+          if (chores.length === 0) return;
+          const rows = chores.map(({ what, why, ...chore }, number) => ({
+            ...chore,
+            what: JSON.stringify(what),
+            operation: workflowId,
+            operation_run: runId,
+            number,
+            last_error: why,
+          }));
+          await tx
+            .insertInto('chores')
+            .values(rows)
+            .onConflict((conflict) => conflict.doNothing())
             .execute();
         }),
       );

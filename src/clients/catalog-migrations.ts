@@ -115,4 +115,23 @@ export const migrations: Record<string, Migration> = {
       await sql`alter table backups add column bucket_region text`.execute(db);
     },
   },
+  '2026-11-27-d-done': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await sql`
+        create table chores (
+          tenant text not null,
+          cluster text not null,
+          kind text not null,
+          what jsonb not null,
+          operation text not null,
+          operation_run text not null,
+          number integer not null,
+          since timestamptz not null default now(),
+          attempts integer not null default 0,
+          last_error text not null,
+          primary key (operation_run, number)
+        )`.execute(db);
+      await sql`create index chores_by_cluster on chores (tenant, cluster)`.execute(db);
+    },
+  },
 };

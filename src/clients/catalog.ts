@@ -14,6 +14,7 @@ import {
 import { Migrator } from 'kysely/migration';
 import pg from 'pg';
 import type { BackupState, BackupTotals } from '../domain/backup.ts';
+import type { ChoreKind } from '../domain/chores.ts';
 import type { ClusterPhase, ClusterSpec } from '../domain/cluster.ts';
 import type { Condition } from '../domain/conditions.ts';
 import { FleetError, messageOf } from '../domain/errors.ts';
@@ -92,6 +93,23 @@ interface SnapshotsLeftTable {
   since: Generated<Date>;
 }
 
+/** What operations could not tidy, until a sweep has done it. */
+interface ChoresTable {
+  tenant: string;
+  /** Whose sweep does it. */
+  cluster: string;
+  kind: ChoreKind;
+  what: JSONColumnType<Readonly<Record<string, string>>>;
+  /** Workflow id of who left it. */
+  operation: string;
+  operation_run: string;
+  /** Counts what one run left. */
+  number: number;
+  since: Generated<Date>;
+  attempts: Generated<number>;
+  last_error: string;
+}
+
 /** What a cluster has at its provider: an intent before the call, and the provider's id when the answer came. */
 interface ResourcesTable {
   tenant: string;
@@ -122,6 +140,7 @@ export interface Database {
   leases: LeasesTable;
   backups: BackupsTable;
   snapshots_left: SnapshotsLeftTable;
+  chores: ChoresTable;
 }
 
 export type ClusterRow = Selectable<ClustersTable>;

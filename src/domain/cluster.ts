@@ -13,6 +13,7 @@ export const CLUSTER_PHASES = [
   'SUSPENDING',
   'SUSPENDED',
   'RESUMING',
+  'RESTORING',
   'HEALTHY',
   'NOT_READY',
   'DELETING',

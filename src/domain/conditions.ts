@@ -33,9 +33,14 @@ const MOVING: readonly ClusterPhase[] = [
   'UPGRADING',
   'SUSPENDING',
   'RESUMING',
+  'RESTORING',
   'DELETING',
 ];
-const SERVING: readonly ClusterPhase[] = ['HEALTHY', 'UPDATING', 'SCALING', 'UPGRADING'];
+const SERVING: readonly ClusterPhase[] = ['HEALTHY', 'UPDATING', 'SCALING', 'UPGRADING', 'RESTORING'];
+/** What a phase that moves means for users, where its name does not say it. */
+const MEANING: Partial<Record<ClusterPhase, string>> = {
+  RESTORING: 'A backup is being restored into the cluster. Collections of that backup may be missing or incomplete.',
+};
 
 /**
  * @param before the conditions until now, which keep their time when they do not change
@@ -47,7 +52,7 @@ export function conditionsOf(state: ClusterState, before: readonly Condition[], 
   const word = phase.toLowerCase().replaceAll(/(?:^|_)(.)/g, (_, letter: string) => letter.toUpperCase());
   return [
     condition('Ready', ready, ready ? 'Serving' : word, ready ? '' : (degraded ?? '')),
-    condition('Progressing', MOVING.includes(phase), word, ''),
+    condition('Progressing', MOVING.includes(phase), word, MEANING[phase] ?? ''),
     condition('Degraded', degraded !== undefined, degraded === undefined ? 'Whole' : 'Incomplete', degraded ?? ''),
     condition('Failed', failure !== undefined, failure?.code ?? 'NoFailure', failure?.message ?? ''),
   ];

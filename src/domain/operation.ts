@@ -38,10 +38,12 @@ export interface Progress {
   readonly steps: readonly Step[];
   /** 0 to 100, by finished steps and, inside a step, by its own count where it has one. */
   readonly percent: number;
+  /** What users should know and what does not keep the operation from its end; absent where there is nothing. */
+  readonly warnings?: readonly string[];
 }
 
-/** The Markdown table that the Temporal UI shows as current details. */
-export function stepTable(steps: readonly Step[]): string {
+/** The Markdown table that the Temporal UI shows as current details, with the warnings below it. */
+export function stepTable(steps: readonly Step[], warnings: readonly string[] = []): string {
   const icon: Record<StepPhase, string> = { pending: '·', running: '▶', done: '✔', failed: '✘', skipped: '–' };
   const rows = steps.map((step) => {
     const took =
@@ -50,7 +52,8 @@ export function stepTable(steps: readonly Step[]): string {
         : '';
     return `| ${icon[step.phase]} | ${cell(step.name)} | ${took} | ${cell(step.message ?? '')} |`;
   });
-  return ['| | Step | Time | |', '|---|---|---|---|', ...rows].join('\n');
+  const below = warnings.length === 0 ? [] : ['', ...warnings.map((warning) => `- Warning: ${cell(warning)}`)];
+  return ['| | Step | Time | |', '|---|---|---|---|', ...rows, ...below].join('\n');
 }
 
 function cell(text: string): string {

@@ -63,6 +63,39 @@ export function patient(seconds: number, summary: string): ActivityOptions {
   };
 }
 
+/** Tidying while the cluster is held: others wait for it, so there is no second try. */
+export function tryOnce(summary: string): ActivityOptions {
+  return {
+    ...COMMON,
+    startToCloseTimeout: '30s',
+    scheduleToCloseTimeout: '1m',
+    retry: { maximumAttempts: 1 },
+    summary: summary.slice(0, 200),
+  };
+}
+
+/** Tidying when the cluster is let go of: a minute, and then a sweep does it. */
+export function briefly(summary: string): ActivityOptions {
+  return {
+    ...COMMON,
+    startToCloseTimeout: '30s',
+    scheduleToCloseTimeout: '1m',
+    retry: { ...PERSISTENT.retry, maximumInterval: '10s', maximumAttempts: Number.POSITIVE_INFINITY },
+    summary: summary.slice(0, 200),
+  };
+}
+
+/** Records that somebody counts on, such as how an operation ended: they wait for the catalogue for hours. */
+export function recorded(summary: string): ActivityOptions {
+  return {
+    ...COMMON,
+    startToCloseTimeout: '1m',
+    scheduleToCloseTimeout: '6h',
+    retry: { ...PERSISTENT.retry, maximumAttempts: Number.POSITIVE_INFINITY },
+    summary: summary.slice(0, 200),
+  };
+}
+
 /** Wait for others to end their work on the cluster, for at most six hours. */
 export function queued(summary: string): ActivityOptions {
   const retry = { initialInterval: '500ms', backoffCoefficient: 1.5, maximumInterval: '5s' } as const;

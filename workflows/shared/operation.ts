@@ -5,6 +5,7 @@ import {
   defineQuery,
   isCancellation,
   log,
+  patched,
   setCurrentDetails,
   setHandler,
   upsertSearchAttributes,
@@ -14,9 +15,10 @@ import { FleetError, messageOf } from '../../src/domain/errors.ts';
 import { stepTable, type OperationKind, type Progress, type Step } from '../../src/domain/operation.ts';
 import type { ClusterRef } from '../../src/domain/naming.ts';
 import { FLEET_PHASE, startAttributes } from '../../src/temporal-search-attributes.ts';
-import { persistent } from './activity-proxies.ts';
+import { persistent, recorded } from './activity-proxies.ts';
 import { isFailure, leftoversOf, reasonOf, toWorkflowFailure } from './failures.ts';
 import { Saga } from './saga.ts';
+import { Tidying, type Tidied } from './tidying.ts';
 
 /** Answers how far an operation is. Every public workflow has it. */
 const progressQuery = defineQuery<Progress>('progress');
@@ -30,17 +32,23 @@ interface OperationOptions {
 
 /** What a workflow's body works with. */
 export class Operation {
+  /** What would hurt users when it stayed: undone when the operation fails or is cancelled. */
   readonly saga = new Saga();
+  /** What hurts nobody: done whatever way the operation ends. */
+  readonly tidying: Tidying;
   readonly #kind: OperationKind;
   readonly #ref: ClusterRef;
   #steps: Step[];
   #phase = 'starting';
   #part = 0;
+  #isPastReturn = false;
+  #warnings: readonly string[] = [];
 
   constructor({ kind, ref, steps }: OperationOptions) {
     this.#kind = kind;
     this.#ref = ref;
     this.#steps = steps.map((name) => ({ name, phase: 'pending' }));
+    this.tidying = new Tidying(ref);
     setHandler(progressQuery, () => this.progress());
   }
 
@@ -64,6 +72,51 @@ export class Operation {
       }
       throw error;
     }
+  }
+
+  /**
+   * Call when users have what they asked for. From here on nothing is undone and a cancellation changes nothing: what
+   * follows runs by {@link afterwards}. `docs/points-of-no-return.md` has the point of each workflow.
+   *
+   * Runs that passed it before there were such points go on as they began.
+   */
+  pointOfNoReturn(): void {
+    if (this.#isPastReturn || !patched('point-of-no-return')) return;
+    this.#isPastReturn = true;
+    this.saga.commit();
+  }
+
+  get isPastReturn(): boolean {
+    return this.#isPastReturn;
+  }
+
+  /**
+   * Something good to have after the point of no return. It cannot be cancelled, and when it fails the operation is done
+   * all the same, with a warning.
+   *
+   * @param what what is missing when it fails, for the warning
+   */
+  async afterwards<T>(what: string, run: () => Promise<T>): Promise<T | undefined> {
+    if (!this.#isPastReturn) return run();
+    try {
+      return await CancellationScope.nonCancellable(run);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      const { message } = reasonOf(error);
+      log.warn(`could not after the point of no return: ${what}`, { message });
+      this.warn(`${what}: ${message}`);
+      return undefined;
+    }
+  }
+
+  /** Tell users about something that does not keep the operation from its end. */
+  warn(message: string): void {
+    this.#warnings = [...this.#warnings, message.slice(0, 500)];
+    this.#show();
+  }
+
+  get warnings(): readonly string[] {
+    return this.#warnings;
   }
 
   /** Steps that are known only now, in front of one that is. */
@@ -104,6 +157,7 @@ export class Operation {
       ...this.#ref,
       phase: this.#phase,
       steps: this.#steps,
+      ...(this.#warnings.length > 0 && { warnings: this.#warnings }),
       percent: Math.floor((100 * (finished + running)) / Math.max(1, this.#steps.length)),
     };
   }
@@ -115,37 +169,52 @@ export class Operation {
 
   #set(name: string, change: Partial<Step>): void {
     this.#steps = this.#steps.map((step) => (step.name === name ? { ...step, ...change } : step));
-    setCurrentDetails(stepTable(this.#steps));
+    this.#show();
+  }
+
+  #show(): void {
+    setCurrentDetails(stepTable(this.#steps, this.#warnings));
   }
 }
 
+/** What an operation answers: what its body answered, and the warnings, where there are any. */
+export type Ended<T> = T & { readonly warnings?: readonly string[] };
+
 /**
  * Run an operation. Whatever way it ends, its leases are let go and its end is recorded; when it does not come to its
- * end, what it made is removed first.
+ * point of no return, what it made is removed first.
  *
  * @throws ApplicationFailure whose type is a code of the closed set, or CancelledFailure
  */
 export async function runOperation<T extends Record<string, unknown>>(
   options: OperationOptions,
   body: (operation: Operation) => Promise<T>,
-): Promise<T> {
+): Promise<Ended<T>> {
   const { kind, ref } = options;
   const operation = new Operation(options);
   upsertSearchAttributes(startAttributes({ ...ref, kind }));
-  let result: T;
+  let answer: T;
+  let tidied: Tidied;
   try {
     await persistent.registerOperation({ ...ref, kind });
-    result = await body(operation);
+    answer = await body(operation);
     // An activity that ignores cancellation lets the body come to its end; being cancelled has to win all the same.
-    if (CancellationScope.current().consideredCancelled) throw new CancelledFailure('The operation was cancelled.');
+    if (!operation.isPastReturn && CancellationScope.current().consideredCancelled) {
+      throw new CancelledFailure('The operation was cancelled.');
+    }
+    const tidyUp = () => operation.tidying.tidyUp();
+    tidied = await (operation.isPastReturn ? CancellationScope.nonCancellable(tidyUp) : tidyUp());
   } catch (error) {
     if (!isFailure(error)) throw error;
     const reason = endingOf(error, CancellationScope.current().consideredCancelled);
     throw await CancellationScope.nonCancellable(() => giveUp(operation, reason, leftoversOf(error)));
   }
   // Outside of the `try`: what was made stays, even when nobody could be told.
+  for (const warning of tidied.warnings) operation.warn(warning);
+  const { warnings } = operation;
+  const result: Ended<T> = warnings.length === 0 ? answer : { ...answer, warnings };
   operation.finish('done');
-  await CancellationScope.nonCancellable(() => recordEnd({ state: 'done', result }));
+  await CancellationScope.nonCancellable(() => recordEnd({ state: 'done', result }, tidied));
   return result;
 }
 
@@ -159,20 +228,35 @@ function endingOf(error: unknown, cancelled: boolean): unknown {
 
 /** @param left what a part of the operation could not remove; a cancellation does not tell that by itself */
 async function giveUp(operation: Operation, error: unknown, left: readonly string[]): Promise<unknown> {
-  if (!operation.saga.isEmpty) operation.finish('cleaning up');
-  const leftovers = await operation.saga.compensate();
-  const failure = toWorkflowFailure(error, [...left, ...leftovers]);
+  const { saga, tidying } = operation;
+  if (!saga.isEmpty || !tidying.isEmpty) operation.finish('cleaning up');
+  const leftovers = await saga.compensate();
+  const tidied = await tidyAfterFailure(tidying);
+  for (const warning of tidied.warnings) operation.warn(warning);
+  const failure = toWorkflowFailure(error, [...left, ...leftovers, ...tidied.left]);
   const state = isCancellation(failure) ? 'cancelled' : 'failed';
   operation.finish(state);
   const { code, message } = reasonOf(failure);
-  await recordEnd({ state, error: { code: state === 'cancelled' ? 'Cancelled' : code, message } });
+  await recordEnd({ state, error: { code: state === 'cancelled' ? 'Cancelled' : code, message } }, tidied);
   return failure;
 }
 
-/** The catalogue should know; when it cannot be reached for long, what happened stands, and the lease is taken over. */
-async function recordEnd(end: OperationEnd): Promise<void> {
+/** What is handed over to a sweep is no part of the failure. `left` is what runs of an older kind leave behind. */
+async function tidyAfterFailure(tidying: Tidying): Promise<Tidied & { readonly left: readonly string[] }> {
   try {
-    await persistent.endOperation(end);
+    return { ...(await tidying.tidyUp()), left: [] };
+  } catch (error) {
+    if (!isFailure(error)) throw error;
+    return { chores: [], warnings: [], left: [reasonOf(error).message] };
+  }
+}
+
+/** The catalogue should know; when it cannot be reached for long, what happened stands, and the lease is taken over. */
+async function recordEnd(end: OperationEnd, { chores }: Tidied): Promise<void> {
+  try {
+    await persistent.endOperation.executeWithOptions(recorded('Record the end, let go of the leases'), [
+      { ...end, ...(chores.length > 0 && { chores }) },
+    ]);
   } catch (error) {
     if (!isFailure(error)) throw error;
     log.error('could not record the end of the operation', { ...reasonOf(error) });

@@ -12,16 +12,22 @@ interface Compensation {
  * 1. A compensation is registered before its step begins: the step may have happened although its answer was lost.
  * 2. It must succeed when there is nothing to undo, and touch only what this operation made.
  * 3. All of them run, last first, even when one fails; what is left is reported.
+ * 4. After the operation's point of no return none of them runs: what they would remove belongs to users now.
  */
 export class Saga {
-  readonly #compensations: Compensation[] = [];
+  #compensations: readonly Compensation[] = [];
 
   add(what: string, undo: () => Promise<unknown>): void {
-    this.#compensations.push({ what, undo });
+    this.#compensations = [...this.#compensations, { what, undo }];
   }
 
   get isEmpty(): boolean {
     return this.#compensations.length === 0;
+  }
+
+  /** Forget everything that could be undone. */
+  commit(): void {
+    this.#compensations = [];
   }
 
   /** Call inside a non-cancellable scope. @returns what could not be undone, with the reason */
