@@ -90,7 +90,8 @@ async function writeDown(parts: Parts, ref: ClusterRef, bucket: BucketRef): Prom
     const { key, buckets, etag } = await readDown(parts, ref);
     if (buckets.some(({ name }) => name === bucket.name)) return;
     const text = JSON.stringify({ formatVersion: 1, buckets: [...buckets, bucket] });
-    if (await parts.stores.fleet.putJson(key, text, etag === undefined ? { absent: true } : { etag })) return;
+    const condition = etag === undefined ? ({ absent: true } as const) : { etag };
+    if ((await parts.stores.fleet.putIf(key, text, condition)) === 'written') return;
   }
   throw new FleetError('StoreUnavailable', `The list of buckets of ${ref.tenant}/${ref.cluster} keeps changing.`);
 }

@@ -29,7 +29,8 @@ export async function readRecord(store: BackupStore, location: BackupLocation): 
  * @returns the record that stands, ours or another's
  */
 export async function claim(store: BackupStore, location: BackupLocation, record: CommitRecord): Promise<CommitRecord> {
-  if (await store.putJson(backupKeys(location).commit, JSON.stringify(record), { absent: true })) return record;
+  const outcome = await store.putIf(backupKeys(location).commit, JSON.stringify(record), { absent: true });
+  if (outcome === 'written') return record;
   const standing = await readRecord(store, location);
   if (standing === undefined) throw new FleetError('StoreUnavailable', `The record of ${location.backup} flickers.`);
   return standing.record;
@@ -46,7 +47,8 @@ export async function move(
   to: BackupState,
 ): Promise<CommitRecord> {
   const next = { ...advance(from.record, to, new Date().toISOString()), mark: randomUUID() };
-  if (await store.putJson(backupKeys(location).commit, JSON.stringify(next), { etag: from.etag })) return next;
+  const outcome = await store.putIf(backupKeys(location).commit, JSON.stringify(next), { etag: from.etag });
+  if (outcome === 'written') return next;
   const standing = await readRecord(store, location);
   if (standing?.record.mark === next.mark) return next;
   throw new FleetError('CommitConflict', `The record of backup ${location.backup} changed while it was being moved.`);
@@ -59,7 +61,8 @@ export async function move(
  */
 export async function touch(store: BackupStore, location: BackupLocation, from: RecordAt): Promise<boolean> {
   const next = { ...from.record, revision: from.record.revision + 1, mark: randomUUID() };
-  if (await store.putJson(backupKeys(location).commit, JSON.stringify(next), { etag: from.etag })) return true;
+  const outcome = await store.putIf(backupKeys(location).commit, JSON.stringify(next), { etag: from.etag });
+  if (outcome === 'written') return true;
   return (await readRecord(store, location))?.record.mark === next.mark;
 }
 
@@ -110,4 +113,22 @@ export async function removeData(store: BackupStore, prefix: string): Promise<{ 
   found.sort((a, b) => b.modified.getTime() - a.modified.getTime());
   await store.deleteKeys(found.map(({ key }) => key));
   return { objects: found.length };
+}
+
+/**
+ * Remove what an attempt copied of a backup that another attempt decided.
+ *
+ * @returns false when the backup that stands refers to it
+ */
+export async function removeLoser(store: BackupStore, location: BackupLocation, attempt: string): Promise<boolean> {
+  const own = `${backupKeys(location).data}${attempt}/`;
+  const standing = await readRecord(store, location);
+  const state = standing?.record.state;
+  if (state === 'COMMITTED' || state === 'DELETING') {
+    const { collections } = await readManifest(store, location, [state]);
+    const keys = collections.flatMap(({ shards }) => shards.flatMap(({ key, sample }) => [key, sample?.key]));
+    if (keys.some((key) => key?.startsWith(own))) return false;
+  }
+  await removeData(store, own);
+  return true;
 }

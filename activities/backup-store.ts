@@ -1,6 +1,7 @@
 /** The life of a backup in the bucket: begun, committed, given up. */
 import { createHash } from 'node:crypto';
 import type { Alias, CollectionInfo, QdrantClient } from '../src/clients/qdrant.ts';
+import { requireConditionalWrites } from '../src/clients/conditional-writes.ts';
 import type { BackupStore } from '../src/clients/s3.ts';
 import {
   INCREMENTAL_FORMAT,
@@ -17,7 +18,8 @@ import { checkSnapshotDisk } from '../src/domain/disk.ts';
 import { backupIdOf, backupKeys, isShardCopy, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
 import { byPeer, planShards, type CollectionPlacement } from '../src/domain/topology.ts';
 import { bucketForBackup } from './backup-buckets.ts';
-import { claim, removeData, sha256 } from './backup-records.ts';
+import { writeIntent, type Intent } from './backup-intent.ts';
+import { claim, removeData, removeLoser, sha256 } from './backup-records.ts';
 import { chooseBases, release, settle, type BlockShard } from './block-references.ts';
 import { signal, workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -92,6 +94,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       const bucket = await bucketForBackup(deps, input);
       const store = stores.of(bucket);
       await store.check(signal());
+      await requireConditionalWrites(store, config.FLEET_BACKUP_PREFIX);
       const peers = await reachablePeers(deps, input, signal());
       const [{ client }] = peers;
       const { removed } = await removeLeft(deps, input);
@@ -135,8 +138,8 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
         aliases: await client.aliases(),
       };
       const keys = backupKeys(location);
-      const intent = { formatVersion: MANIFEST_FORMAT, backup: location.backup, startedAt, workflowId, runId };
-      await store.putJson(keys.intent, JSON.stringify(intent), { absent: true });
+      const intent: Intent = { formatVersion: MANIFEST_FORMAT, backup: location.backup, startedAt, workflowId, runId };
+      await writeIntent(store, location, intent);
       await store.putJson(keys.plan(runId), JSON.stringify(plan));
       if (input.format === 'incremental') {
         const bases = await chooseBases(store, location, runId, names);
@@ -219,7 +222,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
 
       const totals = totalsOf(manifest);
       let text = JSON.stringify(manifest);
-      if (!(await store.putJson(keys.manifest, text, { absent: true }))) {
+      if ((await store.putIf(keys.manifest, text, { absent: true })) === 'refused') {
         // Written once: an earlier try of this very run is as good, another run's is not ours to commit.
         const there = await store.getJson(keys.manifest);
         if ((there?.body as Partial<BackupManifest> | undefined)?.attempt !== attempt) {
@@ -256,7 +259,8 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
 
     /**
      * Give an unfinished backup up: claim its record so that nobody can commit it any more, then remove its data.
-     * Leaves a backup alone that was committed after all.
+     * Leaves a backup alone that this attempt committed after all. Where another attempt decided, only what this one
+     * copied goes.
      */
     async abandonBackup({
       location,
@@ -275,6 +279,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
         changedAt: new Date().toISOString(),
       });
       await release(store, location, attempt);
+      if (standing.attempt !== attempt) return { removed: await removeLoser(store, location, attempt) };
       if (standing.state !== 'ABORTED') return { removed: false };
       await removeData(store, `${backupKeys(location).data}${attempt}/`);
       return { removed: true };

@@ -1,5 +1,6 @@
 /** Removing backups: by the commit record's state machine, data last. */
 import { MANIFEST_FORMAT, refersTo, type BackupState } from '../src/domain/backup.ts';
+import { requireConditionalWrites } from '../src/clients/conditional-writes.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import {
   backupKeys,
@@ -70,6 +71,7 @@ export function createRetentionActivities(deps: ActivityDeps) {
       for (const bucket of await bucketsOf(deps, ref)) {
         // What was in one that somebody has removed since is gone; the fleet's has to be there.
         if (bucket.bucket !== undefined && !(await stores.of(bucket).bucketExists())) continue;
+        await requireConditionalWrites(stores.of(bucket), config.FLEET_BACKUP_PREFIX);
         const prefix = clusterPrefix({ ...ref, prefix: config.FLEET_BACKUP_PREFIX });
         for await (const name of stores.of(bucket).folders(prefix)) {
           if (isBackupId(name)) found.push(at({ ...ref, ...bucket, backup: name }));

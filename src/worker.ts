@@ -16,6 +16,8 @@ import type { TemporalPort } from '../activities/deps.ts';
 import { FleetActivityInterceptor } from '../activities/interceptor.ts';
 import { AwsClients } from './clients/aws/clients.ts';
 import { Catalog } from './clients/catalog.ts';
+import { IgnoredCondition, requireConditionalWrites } from './clients/conditional-writes.ts';
+import type { BackupStore } from './clients/s3.ts';
 import { BackupStores } from './clients/stores.ts';
 import { loadConfig, type Config } from './config.ts';
 import { messageOf } from './domain/errors.ts';
@@ -37,10 +39,12 @@ async function main(): Promise<void> {
     ...(config.FLEET_AWS_ENDPOINT !== undefined && { endpoint: config.FLEET_AWS_ENDPOINT }),
   });
   const providers = new Providers({ config, catalog, aws });
+  const stores = createStores(config);
+  await checkStore(stores.fleet, config);
   const activities = createActivities({
     config,
     catalog,
-    stores: createStores(config),
+    stores,
     clusters: providers,
     aws,
     temporal: temporalPort(client),
@@ -107,6 +111,16 @@ function createStores(config: Config): BackupStores {
     ...(config.FLEET_S3_ENDPOINT !== undefined && { endpoint: config.FLEET_S3_ENDPOINT }),
     ...(config.FLEET_S3_NODE_ENDPOINT !== undefined && { nodeEndpoint: config.FLEET_S3_NODE_ENDPOINT }),
   });
+}
+
+/** A store that does not answer now may answer later; one that ignores conditions never makes a safe backup. */
+async function checkStore(store: BackupStore, config: Config): Promise<void> {
+  try {
+    await requireConditionalWrites(store, config.FLEET_BACKUP_PREFIX);
+  } catch (error) {
+    if (error instanceof IgnoredCondition) throw error;
+    Runtime.instance().logger.warn('the backup store was not checked', { reason: messageOf(error) });
+  }
 }
 
 function temporalPort(client: Client): TemporalPort {

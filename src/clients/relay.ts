@@ -4,7 +4,10 @@
  * Parts of which the memory budget holds several are read whole by several lanes and sent from the buffer they were read
  * into. Larger ones pass through: small frames are read ahead, hashed in order and sent on while the part is being read.
  */
+import { createHash } from 'node:crypto';
+import { crc32 } from 'node:zlib';
 import { FleetError } from '../domain/errors.ts';
+import { base64Crc32 } from './crc32.ts';
 import { InOrderDigest } from './in-order-digest.ts';
 import { sendBuffered, waitAlive, type PartWork } from './buffered-parts.ts';
 import { sendStreamed } from './streamed-parts.ts';
@@ -104,7 +107,7 @@ export async function relay(options: RelayOptions): Promise<RelayResult> {
 
   const digest = order.result();
   if (upload === undefined) {
-    if (finished?.size === source.size && finished.crc32 === digest.crc32) return { ...digest, sent };
+    if (await isSame(options, finished, digest)) return { ...digest, sent };
     throw new FleetError('IntegrityMismatch', `${key} holds other bytes than the snapshot it was made from.`);
   }
   const parts = [...done.values()].sort((a, b) => a.partNumber - b.partNumber);
@@ -114,14 +117,34 @@ export async function relay(options: RelayOptions): Promise<RelayResult> {
   if (completed === undefined) {
     // The key appeared meanwhile: a completion whose answer was lost, or an attempt that was thought dead.
     await store.abortUpload({ key, uploadId: upload.uploadId });
-    const there = await store.head(key);
-    if (there?.size !== source.size || there.crc32 !== digest.crc32) {
+    if (!(await isSame(options, await store.head(key), digest))) {
       throw new FleetError('IntegrityMismatch', `${key} was written by someone else with other bytes.`);
     }
   } else if (completed.crc32 !== undefined && completed.crc32 !== digest.crc32) {
     throw new FleetError('IntegrityMismatch', `${key} got CRC32 ${completed.crc32}, sent was ${digest.crc32}.`);
   }
   return { ...digest, sent };
+}
+
+/** Whether the object has the bytes of the source; it is read again where the store has no checksum of the whole. */
+async function isSame(
+  { source, store, key, signal, onProgress }: RelayOptions,
+  found: { size: number; crc32: string | undefined } | undefined,
+  digest: { sha256: string; crc32: string },
+): Promise<boolean> {
+  if (found?.size !== source.size) return false;
+  if (found.crc32 !== undefined) return found.crc32 === digest.crc32;
+  const sha256 = createHash('sha256');
+  let crc = 0;
+  let size = 0;
+  for await (const chunk of (await store.read(key, signal)) ?? []) {
+    sha256.update(chunk);
+    crc = crc32(chunk, crc);
+    size += chunk.length;
+    onProgress(chunk.length);
+  }
+  const isWhole = size === source.size && base64Crc32(crc) === digest.crc32;
+  return isWhole && (digest.sha256 === '' || sha256.digest('hex') === digest.sha256);
 }
 
 /** Take up the upload that an earlier attempt left for this key, or begin one. */

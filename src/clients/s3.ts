@@ -3,6 +3,7 @@ import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
   CreateMultipartUploadCommand,
+  DeleteObjectCommand,
   DeleteObjectsCommand,
   GetObjectCommand,
   HeadBucketCommand,
@@ -12,13 +13,23 @@ import {
   ListPartsCommand,
   PutObjectCommand,
   type S3Client,
-  S3ServiceException,
   UploadPartCommand,
 } from '@aws-sdk/client-s3';
+import { createHash } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
-import { FleetError, messageOf } from '../domain/errors.ts';
+import { FleetError } from '../domain/errors.ts';
 import { PartStream, putPart, type Signing } from './part-upload.ts';
 import { buildClient, isStale } from './s3-client.ts';
+import {
+  isConflict,
+  isMissing,
+  isPrecondition,
+  mapError,
+  nameOf,
+  refusesBatches,
+  refusesChecksums,
+} from './s3-errors.ts';
 
 export interface StoreOptions {
   readonly bucket: string;
@@ -66,6 +77,19 @@ export interface OpenUpload {
 /** Condition of a write: the key must be absent, or still have this ETag. */
 export type WriteCondition = { readonly absent: true } | { readonly etag: string };
 
+/** What became of a conditional write. */
+export type WriteOutcome = 'written' | 'refused';
+
+/** Bytes of the largest JSON object, the manifest or a list of shards: 100,000 shards and more. */
+const LARGE_JSON = 256 * 1024 * 1024;
+
+/** Times that a conditional write is sent while others of the same key are under way; about 6 s altogether. */
+const CONFLICT_ATTEMPTS = 8;
+/** Reasons for which a store keeps one object of many, that pass. */
+const PASSING: ReadonlySet<string> = new Set(['InternalError', 'SlowDown', 'ServiceUnavailable', 'RequestTimeout']);
+/** Objects that are deleted side by side where the store takes one at a time. */
+const DELETE_LANES = 8;
+
 export class BackupStore {
   readonly bucket: string;
   readonly #options: StoreOptions;
@@ -74,6 +98,10 @@ export class BackupStore {
   /** Parts in a row that the store refused the short way and took from the SDK; after some there is no short way. */
   #refusals = 0;
   #trailers = true;
+  /** False once the store has refused checksum headers; Content-MD5 and our own SHA-256 guard the bytes then. */
+  #sums = true;
+  /** False once the store has refused to delete many objects in one request. */
+  #batches = true;
 
   /** @param beside a store whose connections are used, too */
   constructor(options: StoreOptions, beside?: BackupStore) {
@@ -101,62 +129,89 @@ export class BackupStore {
     }
   }
 
-  async getJson(key: string): Promise<StoredJson | undefined> {
+  /**
+   * Read a JSON object.
+   *
+   * @param limit bytes that it may have
+   * @throws FleetError `IntegrityMismatch` when it is larger or no JSON
+   */
+  async getJson(key: string, limit = LARGE_JSON): Promise<StoredJson | undefined> {
     try {
-      return await this.#ask(`read ${key}`, async () => {
-        let storeTime = Number.NaN;
-        // They are written with a CRC32; what was altered on its way back is noticed by it.
-        const command = new GetObjectCommand({ Bucket: this.bucket, Key: key, ChecksumMode: 'ENABLED' });
-        command.middlewareStack.add(
-          (next) => async (args) => {
-            const result = await next(args);
-            const { headers } = result.response as { headers?: Record<string, string> };
-            storeTime = Date.parse(headers?.['date'] ?? '');
-            return result;
-          },
-          { step: 'deserialize', name: 'storeClock' },
-        );
-        const answer = await this.#client.send(command);
-        const text = (await answer.Body?.transformToString()) ?? '';
-        return { body: JSON.parse(text) as unknown, text, etag: answer.ETag ?? '', storeTime };
-      });
+      return await this.#ask(`read ${key}`, () => this.#withSums((sums) => this.#readJson(key, limit, sums)));
     } catch (error) {
       if (isMissing(error)) return undefined;
       throw error;
     }
   }
 
+  async #readJson(key: string, limit: number, sums: boolean): Promise<StoredJson> {
+    let storeTime = Number.NaN;
+    // They are written with a CRC32; what was altered on its way back is noticed by it.
+    const command = new GetObjectCommand({ Bucket: this.bucket, Key: key, ...(sums && { ChecksumMode: 'ENABLED' }) });
+    command.middlewareStack.add(
+      (next) => async (args) => {
+        const result = await next(args);
+        const { headers } = result.response as { headers?: Record<string, string> };
+        storeTime = Date.parse(headers?.['date'] ?? '');
+        return result;
+      },
+      { step: 'deserialize', name: 'storeClock' },
+    );
+    const answer = await this.#client.send(command);
+    const text = await textOf(answer.Body as AsyncIterable<Uint8Array> | undefined, key, limit);
+    return { body: parseJson(text, key), text, etag: answer.ETag ?? '', storeTime };
+  }
+
+  /** Write a JSON object, whatever was there. */
+  async putJson(key: string, text: string): Promise<void> {
+    await this.#call(`write ${key}`, () => this.#put(key, text));
+  }
+
   /**
-   * Write a small JSON object under a condition.
+   * Write a JSON object under a condition.
    *
-   * @returns false when the condition did not hold
+   * @returns `refused` when the condition did not hold: the key holds what somebody else wrote, or what an earlier try
+   *   of this very write did, whose answer was lost. The caller has to look which.
+   * @throws FleetError `StoreUnavailable` when other writes of the key never let this one through
    */
-  async putJson(key: string, text: string, condition?: WriteCondition): Promise<boolean> {
+  async putIf(key: string, text: string, condition: WriteCondition): Promise<WriteOutcome> {
     try {
-      await this.#ask(`write ${key}`, () =>
-        this.#client.send(
-          new PutObjectCommand({
-            Bucket: this.bucket,
-            Key: key,
-            Body: text,
-            ContentType: 'application/json',
-            ChecksumAlgorithm: 'CRC32',
-            ...(condition !== undefined && ('etag' in condition ? { IfMatch: condition.etag } : { IfNoneMatch: '*' })),
-          }),
-        ),
-      );
-      return true;
+      await this.#decided(`write ${key}`, () => this.#put(key, text, condition));
+      return 'written';
     } catch (error) {
-      if (isPrecondition(error)) return false;
+      const isGone = 'etag' in condition && isMissing(error) && nameOf(error) !== 'NoSuchBucket';
+      if (isPrecondition(error) || isGone) return 'refused';
       throw mapError(error, `write ${key}`, this.bucket);
     }
+  }
+
+  async #put(key: string, text: string, condition?: WriteCondition): Promise<void> {
+    await this.#withSums((sums) =>
+      this.#client.send(
+        new PutObjectCommand({
+          Bucket: this.bucket,
+          Key: key,
+          Body: text,
+          ContentType: 'application/json',
+          ...(sums ? { ChecksumAlgorithm: 'CRC32' as const } : { ContentMD5: md5(text) }),
+          ...(condition !== undefined && ('etag' in condition ? { IfMatch: condition.etag } : { IfNoneMatch: '*' })),
+        }),
+      ),
+    );
   }
 
   /** Write an object of some MiB at most; the store checks its CRC32. */
   async putBytes(key: string, body: Buffer): Promise<void> {
     await this.#call(`write ${key}`, () =>
-      this.#client.send(
-        new PutObjectCommand({ Bucket: this.bucket, Key: key, Body: body, ChecksumAlgorithm: 'CRC32' }),
+      this.#withSums((sums) =>
+        this.#client.send(
+          new PutObjectCommand({
+            Bucket: this.bucket,
+            Key: key,
+            Body: body,
+            ...(sums ? { ChecksumAlgorithm: 'CRC32' as const } : { ContentMD5: md5(body) }),
+          }),
+        ),
       ),
     );
   }
@@ -197,37 +252,73 @@ export class BackupStore {
     } while (token !== undefined);
   }
 
-  /** Delete keys in order, 1,000 at a time, as S3 takes them. @throws FleetError when the store kept any of them */
+  /**
+   * Delete keys in order, 1,000 at a time, as S3 takes them; one at a time where the store takes no more.
+   *
+   * @throws FleetError when the store kept any of them
+   */
   async deleteKeys(keys: readonly string[]): Promise<void> {
-    for (let at = 0; at < keys.length; at += 1000) await this.#deleteAtOnce(keys.slice(at, at + 1000));
-  }
-
-  async #deleteAtOnce(keys: readonly string[]): Promise<void> {
-    const answer = await this.#call(`delete ${keys.length} objects`, () =>
-      this.#client.send(
-        new DeleteObjectsCommand({
-          Bucket: this.bucket,
-          Delete: { Objects: keys.map((Key) => ({ Key })), Quiet: true },
-          ChecksumAlgorithm: 'CRC32',
-        }),
-      ),
-    );
-    const [first] = answer.Errors ?? [];
-    if (first !== undefined) {
-      throw new FleetError(
-        'StoreDenied',
-        `The store kept ${answer.Errors?.length} of ${keys.length} objects, first ${first.Key}: ${first.Code}.`,
-      );
+    for (let at = 0; at < keys.length; at += 1000) {
+      const some = keys.slice(at, at + 1000);
+      if (!this.#batches || !(await this.#deleteAtOnce(some))) await this.#deleteSingly(some);
     }
   }
 
-  /** Size and checksum of an object, or `undefined` when there is none. */
+  /** @returns false when the store knows no such request */
+  async #deleteAtOnce(keys: readonly string[]): Promise<boolean> {
+    const what = `delete ${keys.length} objects`;
+    try {
+      const answer = await this.#send(() =>
+        this.#client.send(
+          new DeleteObjectsCommand({
+            Bucket: this.bucket,
+            Delete: { Objects: keys.map((Key) => ({ Key })), Quiet: true },
+            ChecksumAlgorithm: 'CRC32',
+          }),
+        ),
+      );
+      const [first] = answer.Errors ?? [];
+      if (first === undefined) return true;
+      throw new FleetError(
+        first.Code !== undefined && PASSING.has(first.Code) ? 'StoreUnavailable' : 'StoreDenied',
+        `The store kept ${answer.Errors?.length} of ${keys.length} objects, first ${first.Key}: ${first.Code}.`,
+      );
+    } catch (error) {
+      if (!refusesBatches(error)) throw mapError(error, what, this.bucket);
+      return false;
+    }
+  }
+
+  async #deleteSingly(keys: readonly string[]): Promise<void> {
+    const rest = [...keys].reverse();
+    const lane = async (): Promise<void> => {
+      for (let key = rest.pop(); key !== undefined; key = rest.pop()) await this.#deleteOne(key);
+    };
+    await Promise.all(Array.from({ length: DELETE_LANES }, lane));
+    this.#batches = false;
+  }
+
+  async #deleteOne(key: string): Promise<void> {
+    try {
+      await this.#ask(`delete ${key}`, () =>
+        this.#client.send(new DeleteObjectCommand({ Bucket: this.bucket, Key: key })),
+      );
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+    }
+  }
+
+  /** Size and, where the store has it, the CRC32 over the whole of an object; `undefined` when there is none. */
   async head(key: string): Promise<{ size: number; crc32: string | undefined } | undefined> {
     try {
       const answer = await this.#ask(`inspect ${key}`, () =>
-        this.#client.send(new HeadObjectCommand({ Bucket: this.bucket, Key: key, ChecksumMode: 'ENABLED' })),
+        this.#withSums((sums) =>
+          this.#client.send(
+            new HeadObjectCommand({ Bucket: this.bucket, Key: key, ...(sums && { ChecksumMode: 'ENABLED' }) }),
+          ),
+        ),
       );
-      return { size: answer.ContentLength ?? 0, crc32: answer.ChecksumCRC32 };
+      return { size: answer.ContentLength ?? 0, crc32: wholeCrc32(answer) };
     } catch (error) {
       if (isMissing(error)) return undefined;
       throw error;
@@ -249,13 +340,14 @@ export class BackupStore {
 
   async createUpload(key: string): Promise<string> {
     const answer = await this.#call(`begin upload of ${key}`, () =>
-      this.#client.send(
-        new CreateMultipartUploadCommand({
-          Bucket: this.bucket,
-          Key: key,
-          ChecksumAlgorithm: 'CRC32',
-          ChecksumType: 'FULL_OBJECT',
-        }),
+      this.#withSums((sums) =>
+        this.#client.send(
+          new CreateMultipartUploadCommand({
+            Bucket: this.bucket,
+            Key: key,
+            ...(sums && { ChecksumAlgorithm: 'CRC32', ChecksumType: 'FULL_OBJECT' }),
+          }),
+        ),
       ),
     );
     if (answer.UploadId === undefined) throw new FleetError('StoreUnavailable', `No upload id came back for ${key}.`);
@@ -269,24 +361,26 @@ export class BackupStore {
     signal?: AbortSignal,
   ): Promise<UploadedPart> {
     const { partNumber, body, crc32 } = part;
-    const short = this.#refusals < 3 ? await this.#putPart(upload, part, signal) : undefined;
+    const short = this.#sums && this.#refusals < 3 ? await this.#putPart(upload, part, signal) : undefined;
     if (typeof short === 'string') {
       this.#refusals = 0;
       return { partNumber, etag: short, size: body.length, crc32 };
     }
     const before = this.#client;
     const answer = await this.#call(`upload part ${partNumber} of ${upload.key}`, () =>
-      this.#client.send(
-        new UploadPartCommand({
-          Bucket: this.bucket,
-          Key: upload.key,
-          UploadId: upload.uploadId,
-          PartNumber: partNumber,
-          Body: body,
-          ContentLength: body.length,
-          ChecksumCRC32: crc32,
-        }),
-        abort(signal),
+      this.#withSums((sums) =>
+        this.#client.send(
+          new UploadPartCommand({
+            Bucket: this.bucket,
+            Key: upload.key,
+            UploadId: upload.uploadId,
+            PartNumber: partNumber,
+            Body: body,
+            ContentLength: body.length,
+            ...(sums ? { ChecksumCRC32: crc32 } : { ContentMD5: md5(body) }),
+          }),
+          abort(signal),
+        ),
       ),
     );
     // 404: the upload is gone. From 500 on: a moment's trouble. Another client: other credentials.
@@ -316,7 +410,7 @@ export class BackupStore {
 
   /** False once the store has refused a checksum behind the body; parts must then be held to be sent. */
   get takesTrailers(): boolean {
-    return this.#trailers;
+    return this.#trailers && this.#sums;
   }
 
   /**
@@ -331,7 +425,7 @@ export class BackupStore {
     part: { partNumber: number; size: number; chunkSize: number; isRepeat?: boolean },
     signal: AbortSignal,
   ): Promise<StreamedPart | undefined> {
-    if (!this.#trailers) return undefined;
+    if (!this.takesTrailers) return undefined;
     const { bucket, signing } = await this.#shortWayOf();
     signal.throwIfAborted();
     const stream = new PartStream({ bucket, ...upload, ...part, ca: this.ca }, signing, signal);
@@ -392,36 +486,39 @@ export class BackupStore {
   /**
    * Put the parts together.
    *
-   * @returns the store's full-object CRC32, or `undefined` when the key exists already
+   * @returns the store's CRC32 over the whole, where it has one, or `undefined` when the key exists already
+   * @throws FleetError `StoreUnavailable` when another write of the key kept this one out; the upload is gone then, and
+   *   has to be begun anew
    */
   async completeUpload(
     { key, uploadId }: { key: string; uploadId: string },
     parts: readonly UploadedPart[],
     size: number,
   ): Promise<{ crc32: string | undefined } | undefined> {
-    try {
-      const answer = await this.#ask(`complete upload of ${key}`, () =>
-        this.#client.send(
-          new CompleteMultipartUploadCommand({
-            Bucket: this.bucket,
-            Key: key,
-            UploadId: uploadId,
-            IfNoneMatch: '*',
-            MpuObjectSize: size,
-            ChecksumType: 'FULL_OBJECT',
-            MultipartUpload: {
-              Parts: parts.map(({ partNumber, etag, crc32 }) => ({
-                PartNumber: partNumber,
-                ETag: etag,
-                ChecksumCRC32: crc32,
-              })),
-            },
-          }),
-        ),
+    const send = (sums: boolean) =>
+      this.#client.send(
+        new CompleteMultipartUploadCommand({
+          Bucket: this.bucket,
+          Key: key,
+          UploadId: uploadId,
+          IfNoneMatch: '*',
+          MpuObjectSize: size,
+          ...(sums && { ChecksumType: 'FULL_OBJECT' }),
+          MultipartUpload: {
+            Parts: parts.map(({ partNumber, etag, crc32 }) => ({
+              PartNumber: partNumber,
+              ETag: etag,
+              ...(sums && { ChecksumCRC32: crc32 }),
+            })),
+          },
+        }),
       );
-      return { crc32: answer.ChecksumCRC32 };
+    try {
+      return { crc32: wholeCrc32(await this.#decided(`complete upload of ${key}`, () => this.#withSums(send))) };
     } catch (error) {
       if (isPrecondition(error)) return undefined;
+      // S3 wants a new upload after a conflict; one that would be taken up again could meet it for ever.
+      if (FleetError.is(error) && isConflict(error.cause)) await this.abortUpload({ key, uploadId });
       // Completed, and the answer was lost, or aborted: who looks again sees which.
       throw mapError(error, `complete upload of ${key}`, this.bucket);
     }
@@ -494,8 +591,47 @@ export class BackupStore {
     try {
       return await this.#send(send);
     } catch (error) {
-      const isAnswer = isPrecondition(error) || (isMissing(error) && nameOf(error) !== 'NoSuchBucket');
+      const isAnswer =
+        isPrecondition(error) || isConflict(error) || (isMissing(error) && nameOf(error) !== 'NoSuchBucket');
       throw isAnswer ? error : mapError(error, what, this.bucket);
+    }
+  }
+
+  /** Send a conditional write until the store says whether its condition holds. */
+  async #decided<T>(what: string, send: () => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await this.#ask(what, send);
+      } catch (error) {
+        if (!isConflict(error)) throw error;
+        if (attempt === CONFLICT_ATTEMPTS) {
+          throw new FleetError(
+            'StoreUnavailable',
+            `The store answered ${attempt} times 409 ${nameOf(error)} when asked to ${what}: another write of the same key is under way. It is tried again.`,
+            { cause: error },
+          );
+        }
+        await delay(Math.min(2000, 50 * 2 ** attempt) * (0.5 + Math.random() / 2));
+      }
+    }
+  }
+
+  /** A request with checksums that the store verifies; without them where it takes none. */
+  async #withSums<T>(send: (sums: boolean) => Promise<T>): Promise<T> {
+    if (!this.#sums) return send(false);
+    try {
+      return await send(true);
+    } catch (error) {
+      if (!refusesChecksums(error)) throw error;
+      try {
+        const answer = await send(false);
+        this.#sums = false;
+        return answer;
+      } catch (second) {
+        if (isMissing(second) || isPrecondition(second)) this.#sums = false;
+        // Without checksums it is refused in the same way: they were not the reason.
+        throw refusesChecksums(second) ? error : second;
+      }
     }
   }
 
@@ -533,44 +669,35 @@ function abort(signal: AbortSignal | undefined) {
   return signal === undefined ? {} : { abortSignal: signal };
 }
 
-const DENIED = new Set([
-  'AccessDenied',
-  'InvalidAccessKeyId',
-  'SignatureDoesNotMatch',
-  'ExpiredToken',
-  'InvalidToken',
-  'NoSuchBucket',
-  'PermanentRedirect',
-  'CredentialsProviderError',
-  'Forbidden',
-]);
+function md5(body: string | Buffer): string {
+  return createHash('md5').update(body).digest('base64');
+}
 
-function mapError(error: unknown, what: string, bucket: string): unknown {
-  if (FleetError.is(error) || (error instanceof Error && error.name === 'AbortError')) return error;
-  const status = statusOf(error);
-  const name = nameOf(error);
-  // A bucket that is asked for by HEAD is missing without a name.
-  const noBucket = status === 404 && what.startsWith('use bucket');
-  if (DENIED.has(name) || status === 401 || status === 403 || noBucket) {
-    const text = `The store did not let us ${what}: ${name} (bucket "${bucket}"). Check the bucket's name, the credentials and their policy.`;
-    return new FleetError('StoreDenied', text, { cause: error });
+/** A checksum of checksums (`COMPOSITE`, written `<base64>-<parts>`) says nothing of the whole. */
+function wholeCrc32(answer: {
+  ChecksumCRC32?: string | undefined;
+  ChecksumType?: string | undefined;
+}): string | undefined {
+  const { ChecksumCRC32: crc32, ChecksumType: type } = answer;
+  return type === 'COMPOSITE' || crc32?.includes('-') === true ? undefined : crc32;
+}
+
+async function textOf(body: AsyncIterable<Uint8Array> | undefined, key: string, limit: number): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of body ?? []) {
+    size += chunk.length;
+    if (size > limit)
+      throw new FleetError('IntegrityMismatch', `${key} has more than the ${limit} bytes that it may have.`);
+    chunks.push(chunk);
   }
-  const text = `The store did not answer when asked to ${what}: ${status ?? ''} ${name}: ${messageOf(error)}`;
-  return new FleetError('StoreUnavailable', text.replaceAll(/\s+/g, ' '), { cause: error });
+  return Buffer.concat(chunks).toString('utf8');
 }
 
-function statusOf(error: unknown): number | undefined {
-  return error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
-}
-
-function nameOf(error: unknown): string {
-  return error instanceof Error ? error.name : 'unknown error';
-}
-
-function isMissing(error: unknown): boolean {
-  return statusOf(error) === 404 || ['NoSuchKey', 'NotFound', 'NoSuchUpload'].includes(nameOf(error));
-}
-
-function isPrecondition(error: unknown): boolean {
-  return statusOf(error) === 412 || ['PreconditionFailed', 'ConditionalRequestConflict'].includes(nameOf(error));
+function parseJson(text: string, key: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (error) {
+    throw new FleetError('IntegrityMismatch', `${key} is no JSON.`, { cause: error });
+  }
 }

@@ -104,6 +104,44 @@ describe('the first writer of the record decides', () => {
   });
 });
 
+describe('the loser of a commit', () => {
+  const lose = (location: BackupLocation) =>
+    parts.as('late', (activities) => activities.abandonBackup({ location, attempt: 'late' }));
+
+  test.for(['COMMITTED', 'DELETING', 'PURGING', 'DELETED', 'ABORTED'] as const)(
+    'removes what it copied, and nothing of the winner, whose record says %s',
+    async (state) => {
+      const location = await stored(state);
+      const keys = backupKeys(location);
+      const [winners = ''] = await dataOf(location);
+      await parts.store.putJson(keys.shard('late', 'documents', 0, SHA), '"copy"');
+      await parts.store.putJson(keys.plan('late'), '{}');
+      await parts.store.createUpload(keys.shard('late', 'documents', 1, SHA));
+      expect(await lose(location)).toEqual({ removed: true });
+      expect(await lose(location)).toEqual({ removed: true });
+      expect(await dataOf(location)).toEqual([winners]);
+      expect(await parts.store.openUploads(keys.root)).toEqual([]);
+      expect(await stateOf(location)).toBe(state);
+    },
+  );
+
+  test('leaves what the backup that stands refers to', async () => {
+    const location = fresh();
+    const keys = backupKeys(location);
+    const key = keys.shard('late', 'documents', 0, SHA);
+    const text = JSON.stringify({
+      ...(JSON.parse(MANIFEST) as object),
+      collections: [{ name: 'documents', config: {}, payloadSchema: {}, shards: [{ shard: 0, key, size: 6 }] }],
+    });
+    await parts.store.putJson(key, '"copy"');
+    await parts.store.putJson(keys.manifest, text);
+    const manifest = { sha256: sha256(text), size: text.length };
+    await parts.store.putJson(keys.commit, JSON.stringify({ ...record(location, 'COMMITTED'), manifest }));
+    expect(await lose(location)).toEqual({ removed: false });
+    expect(await dataOf(location)).toEqual([key]);
+  });
+});
+
 describe('readCommitted', () => {
   test('a backup that never was, and one that was begun and never finished', async () => {
     const location = fresh();

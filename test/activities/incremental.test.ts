@@ -283,7 +283,7 @@ describe('references and removal', () => {
       allowed: [id(1), id(2)],
     });
     const stale = { etag: seen?.etag ?? '' };
-    expect(await parts.store.putJson(backupKeys(base.location).commit, '{}', stale)).toBe(false);
+    expect(await parts.store.putIf(backupKeys(base.location).commit, '{}', stale)).toBe('refused');
     expect(await purge(base.location)).toEqual({ state: 'DELETING', objects: 0 });
     expect(next.references).toEqual([id(1)]);
   });

@@ -65,7 +65,7 @@ describe('every write', () => {
     const store = stores.of(OWN);
     const upload = { key: 'c', uploadId: await store.createUpload('c') };
     const part = { partNumber: 1, crc32: 'pn07Cg==' };
-    await store.putJson('a', '{}', { absent: true });
+    expect(await store.putIf('a', '{}', { absent: true })).toBe('written');
     await store.putBytes('b', Buffer.from('b'));
     await store.uploadPart(upload, { ...part, body: Buffer.from('body') });
     const stream = await store.streamPart(

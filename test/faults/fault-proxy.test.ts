@@ -91,8 +91,8 @@ describe('without a fault', () => {
     const s3 = await FaultProxy.listen(fleet.env['FLEET_S3_ENDPOINT'] ?? '');
     const store = openStore({ ...fleet.env, FLEET_S3_ENDPOINT: s3.url });
     const key = `${fleet.tenant}/through-the-proxy.json`;
-    expect(await store.putJson(key, '{"a":1}', { absent: true })).toBe(true);
-    expect(await store.putJson(key, '{"a":2}', { absent: true })).toBe(false);
+    expect(await store.putIf(key, '{"a":1}', { absent: true })).toBe('written');
+    expect(await store.putIf(key, '{"a":2}', { absent: true })).toBe('refused');
     const answer = await request(await store.presignRead(key, 60), { dispatcher: agent });
     expect(await answer.body.text()).toBe('{"a":1}');
     await store.deleteKeys([key]);

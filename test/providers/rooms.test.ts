@@ -56,11 +56,11 @@ test('the lock of a backup bucket lets backups come and go, keeps what they were
 
   // A record that moves, a lease that is renewed and let go, data that is removed.
   const [record, lease, data] = ['commit.json', 'leases/a.json', 'data/shard'];
-  expect(await store.putJson(record, '{"revision":1}', { absent: true })).toBe(true);
-  expect(await store.putJson(record, '{}', { absent: true })).toBe(false);
+  expect(await store.putIf(record, '{"revision":1}', { absent: true })).toBe('written');
+  expect(await store.putIf(record, '{}', { absent: true })).toBe('refused');
   const { etag = '' } = (await store.getJson(record)) ?? {};
-  expect(await store.putJson(record, '{"revision":2}', { etag })).toBe(true);
-  expect(await store.putJson(record, '{}', { etag })).toBe(false);
+  expect(await store.putIf(record, '{"revision":2}', { etag })).toBe('written');
+  expect(await store.putIf(record, '{}', { etag })).toBe('refused');
   for (const time of ['1', '2']) await store.putJson(lease, time);
   await store.deleteKeys([lease]);
   await store.putBytes(data, Buffer.from('points'));

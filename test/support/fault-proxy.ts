@@ -19,8 +19,16 @@ export type Fault =
   | { readonly kind: 'flip'; readonly side: Side; readonly at: Place; readonly bit: number }
   /** The answer's `content-length` is wrong by so many bytes. */
   | { readonly kind: 'length'; readonly by: number }
-  /** The upstream is not asked. */
-  | { readonly kind: 'answer'; readonly status: number; readonly body: string; readonly contentType: string }
+  /** The upstream is not asked, or, where `done` says so, asked first and its answer thrown away. */
+  | {
+      readonly kind: 'answer';
+      readonly status: number;
+      readonly body: string;
+      readonly contentType: string;
+      readonly done?: boolean;
+    }
+  /** Headers of the answer that do not come through, by their names in lower case. */
+  | { readonly kind: 'hide'; readonly headers: RegExp }
   /** The upstream does it, and its answer is lost. */
   | { readonly kind: 'drop-reply'; readonly by: End }
   /** Something happens elsewhere while the request is held, or while a body is; then all of it passes unharmed. */
@@ -39,6 +47,8 @@ export interface Rule {
   readonly method?: string;
   /** Of path and query. */
   readonly path?: RegExp;
+  /** Only requests with a header of such a name, in lower case. */
+  readonly header?: RegExp;
   /** Matching requests that pass unharmed first; default 0. */
   readonly skip?: number;
   /** Matching requests that are harmed then; default 1. */
@@ -129,11 +139,12 @@ export class FaultProxy {
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
   }
 
-  #match({ method = '', url = '' }: IncomingMessage): { fault: Fault; entry: Injected } | undefined {
+  #match({ method = '', url = '', headers }: IncomingMessage): { fault: Fault; entry: Injected } | undefined {
     for (const entry of this.#rules) {
       const { rule } = entry;
       if (rule.method !== undefined && rule.method !== method) continue;
       if (rule.path !== undefined && !rule.path.test(url)) continue;
+      if (rule.header !== undefined && !Object.keys(headers).some((name) => rule.header?.test(name))) continue;
       entry.seen += 1;
       const { skip = 0, times = 1 } = rule;
       if (entry.seen <= skip || entry.seen > skip + times) continue;
@@ -153,7 +164,8 @@ export class FaultProxy {
     });
     if (fault?.kind === 'event' && fault.inside === undefined) await fault.happens({ path: incoming.url ?? '' });
     if (fault?.kind === 'answer') {
-      for await (const _ of incoming);
+      if (fault.done === true) for await (const _ of await this.#forward(incoming, fault));
+      else for await (const _ of incoming);
       outgoing.writeHead(fault.status, {
         'content-type': fault.contentType,
         'content-length': Buffer.byteLength(fault.body),
@@ -217,6 +229,7 @@ export class FaultProxy {
     if (size === 0 && fault?.kind === 'cut' && fault.side === 'response') return end(incoming.socket, fault.by);
     const headers = [...pairs(answer.rawHeaders)]
       .filter(([name]) => name.toLowerCase() !== 'connection')
+      .filter(([name]) => fault?.kind !== 'hide' || !fault.headers.test(name.toLowerCase()))
       .map(([name, value]) =>
         changed && name.toLowerCase() === 'content-length'
           ? [name, String(Math.max(0, Number(value) + fault.by))]
@@ -329,6 +342,8 @@ function nameOf(fault: Fault): string {
       return 'wrong content-length';
     case 'answer':
       return `answer ${fault.status} ${/<Code>(\w+)/.exec(fault.body)?.[1] ?? ''}`.trim();
+    case 'hide':
+      return 'headers hidden';
     case 'event':
       return fault.name;
     default:
