@@ -10,14 +10,26 @@ import type { Unreachable } from './peers.ts';
  * what it said itself otherwise. Needs the rights to `get` nodes and to `list` persistentvolumes to know that.
  */
 export async function tellAbsent(
-  { clusters }: Pick<ActivityDeps, 'clusters'>,
+  deps: Pick<ActivityDeps, 'clusters'>,
   ref: ClusterRef,
   absent: readonly Unreachable[],
 ): Promise<string> {
   if (absent.length === 0) return 'its pod is not there yet';
+  return (await explainAbsent(deps, ref, absent)).map(({ text }) => text).join('; ');
+}
+
+/** Of each the text, and whether its machine or the place of its volumes keeps it away. */
+export async function explainAbsent(
+  { clusters }: Pick<ActivityDeps, 'clusters'>,
+  ref: ClusterRef,
+  absent: readonly Unreachable[],
+): Promise<{ name: string; text: string; homeless: boolean }[]> {
   const namespace = namespaceOf(ref);
-  const plain = ({ name, reason, node }: Unreachable) =>
-    `${name}${node === undefined ? '' : ` on node ${node}`}: ${reason}`;
+  const plain = ({ name, reason, node }: Unreachable) => ({
+    name,
+    text: `${name}${node === undefined ? '' : ` on node ${node}`}: ${reason}`,
+    homeless: false,
+  });
   try {
     const { kubernetes } = await clusters.of(ref);
     const found: Record<string, NodeState> = {};
@@ -27,21 +39,22 @@ export async function tellAbsent(
       return state;
     };
     let everyVolume: Awaited<ReturnType<typeof kubernetes.volumePlaces>> | undefined;
-    const texts: string[] = [];
+    const told: { name: string; text: string; homeless: boolean }[] = [];
     for (const pod of absent) {
       const healthy = pod.node === undefined ? pod.unscheduled === undefined : (await look(pod.node))?.ready === true;
       if (healthy) {
-        texts.push(plain(pod));
+        told.push(plain(pod));
         continue;
       }
       everyVolume ??= await kubernetes.volumePlaces(namespace);
       const volumes = everyVolume.filter(({ claim }) => claim.endsWith(`-${pod.name}`));
       for (const { node } of volumes) if (node !== undefined) await look(node);
-      texts.push(whyAbsent(namespace, pod, found, volumes) ?? plain(pod));
+      const text = whyAbsent(namespace, pod, found, volumes);
+      told.push(text === undefined ? plain(pod) : { name: pod.name, text, homeless: true });
     }
-    return texts.join('; ');
+    return told;
   } catch (error) {
     if (!FleetError.is(error)) throw error;
-    return absent.map(plain).join('; ');
+    return absent.map(plain);
   }
 }

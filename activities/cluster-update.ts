@@ -8,12 +8,13 @@ import { bytesOf } from '../src/domain/quantities.ts';
 import { ordinalOf } from '../src/domain/scaling-plan.ts';
 import { planUpdate, type UpdatePlan, type UpdateRequest } from '../src/domain/update-plan.ts';
 import { whyNotStarting } from '../src/domain/pod-trouble.ts';
-import { tellAbsent } from './absence.ts';
+import { noMajority } from '../src/domain/repair-plan.ts';
+import { explainAbsent, tellAbsent } from './absence.ts';
 import { refuseFixedFields } from './chart.ts';
 import { freeDisk } from './disk.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
-import { observe, unrest } from './observe.ts';
+import { observe, unrest, type Observation } from './observe.ts';
 import { POD_SELECTOR, requireAwake } from './peers.ts';
 
 export interface PlannedUpdate extends UpdatePlan {
@@ -25,6 +26,26 @@ export interface PlannedUpdate extends UpdatePlan {
 
 export function createClusterUpdateActivities(deps: ActivityDeps) {
   const { catalog, config, clusters } = deps;
+
+  /**
+   * Whether a peer is lost is known only when its pod cannot come back: one that is starting may be there in a moment.
+   *
+   * @throws FleetError `ClusterNotReady` while the plan depends on a pod that may still come
+   */
+  async function awaitStarting(
+    { nodes, repair = false, ...ref }: ClusterRef & UpdateRequest,
+    { cluster, unreachable }: Observation,
+  ): Promise<void> {
+    const undecided = nodes !== undefined && noMajority(cluster) !== undefined;
+    if (!repair && !undecided) return;
+    const lost = new Set((cluster.lost ?? []).map(({ pod }) => pod));
+    const unsure = unreachable.filter(({ name, trouble }) => trouble === undefined && !lost.has(name));
+    const starting = (await explainAbsent(deps, ref, unsure)).filter(({ homeless }) => !homeless);
+    if (starting.length === 0) return;
+    const why = starting.map(({ text }) => text).join('; ');
+    throw new FleetError('ClusterNotReady', `A pod that is needed may still come up (${why}).`);
+  }
+
   return {
     /**
      * Look at the cluster and work out what a change comes to. Nothing is changed.
@@ -58,6 +79,7 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
           }
         }
       }
+      await awaitStarting({ ...ref, ...request }, observed);
       const { replicas = row.spec.nodes } = observed.cluster;
       const shrinks = (request.nodes ?? row.spec.nodes) < replicas;
       const { disks } = shrinks ? await freeDisk(deps, ref) : { disks: {} };

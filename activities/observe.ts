@@ -1,11 +1,14 @@
 /** A cluster as it is: pods, peers, where the shards are, the claims. Each collection is asked about once. */
+import type { Kubernetes } from '../src/clients/kubernetes.ts';
 import type { QdrantClient } from '../src/clients/qdrant.ts';
 import { FleetError } from '../src/domain/errors.ts';
+import { lostDisks, type Identities, type LostDisk } from '../src/domain/lost-disk.ts';
 import { namespaceOf, RELEASE_NAME, type ClusterRef } from '../src/domain/naming.ts';
 import type { CollectionPlacement } from '../src/domain/topology.ts';
 import { bytesOf } from '../src/domain/quantities.ts';
 import type { ObservedCluster } from '../src/domain/update-plan.ts';
 import type { ActivityDeps } from './deps.ts';
+import { LANES, mapInLanes } from './lanes.ts';
 import { POD_SELECTOR, survey, type Peer, type Unreachable } from './peers.ts';
 
 /** What an activity works with after it has looked. */
@@ -20,17 +23,20 @@ export interface Observation {
 export async function observe(deps: ActivityDeps, ref: ClusterRef, signal: AbortSignal): Promise<Observation> {
   const namespace = namespaceOf(ref);
   const { kubernetes } = await deps.clusters.of(ref);
-  const [{ peers, unreachable }, pods, set, found] = await Promise.all([
+  const [{ peers, unreachable }, pods, set, found, row] = await Promise.all([
     survey(deps, ref, signal),
     kubernetes.pods(namespace, POD_SELECTOR),
     kubernetes.statefulSet(namespace, RELEASE_NAME),
     kubernetes.claims(namespace),
+    deps.catalog.cluster(ref),
   ]);
   const [first, ...others] = peers;
   if (first === undefined) {
     const why = unreachable.map(({ name, reason }) => `${name}: ${reason}`).join('; ') || 'it has no pods';
     throw new FleetError('ClusterNotReady', `No peer of ${ref.tenant}/${ref.cluster} answers (${why}).`);
   }
+  // One that takes no part in consensus may be behind.
+  const speaker = peers.find(({ view }) => view.working) ?? first;
   const classes = [...new Set(found.map(({ className }) => className))];
   const expandable = new Map(
     await Promise.all(classes.map(async (name) => [name, await kubernetes.allowsExpansion(name)] as const)),
@@ -39,21 +45,24 @@ export async function observe(deps: ActivityDeps, ref: ClusterRef, signal: Abort
   const sizes = await Promise.all(peers.map(({ client }) => client.dataBytes()));
   const cluster: ObservedCluster = {
     ...(set !== undefined && { replicas: set.replicas }),
-    pods: pods.map(({ name, ready, revision }) => {
+    pods: pods.map(({ name, uid, ready, revision }) => {
       const at = peers.findIndex((peer) => peer.name === name);
       const [peer, version] = [peers[at], versions[at]];
       return {
         name,
+        uid,
         ready,
         current: revision !== undefined && revision === set?.revision,
         ...(peer !== undefined && { peer: peer.id }),
         ...(version !== undefined && { version }),
       };
     }),
-    peers: Object.keys(first.view.peers),
-    placements: await readPlacements(first.client, await first.client.collections()),
-    claims: found.map(({ name, requested, className, labels }) => ({
+    peers: Object.keys(speaker.view.peers),
+    placements: await readPlacements(speaker.client, await speaker.client.collections()),
+    lost: findLost(found, { peers, unreachable }, row?.identities ?? {}),
+    claims: found.map(({ name, uid, requested, className, labels }) => ({
       name,
+      uid,
       bytes: bytesOf(requested),
       className,
       expandable: expandable.get(className) ?? false,
@@ -64,31 +73,76 @@ export async function observe(deps: ActivityDeps, ref: ClusterRef, signal: Abort
   return { cluster, peers: [first, ...others], unreachable };
 }
 
-/** Where all replicas of all shards are, in the eyes of one peer. */
-async function readPlacements(client: QdrantClient, names: readonly string[]): Promise<CollectionPlacement[]> {
-  const placements: CollectionPlacement[] = [];
-  const queue = names.entries();
-  const lane = async (): Promise<void> => {
-    for (const [index, collection] of queue) {
-      const view = await client.collectionCluster(collection);
-      const replicas = [...view.local.map((shard) => ({ ...shard, peerId: view.peerId })), ...view.remote];
-      const shards = [...Map.groupBy(replicas, ({ shard_id: shard }) => shard)]
-        .sort(([a], [b]) => a - b)
-        .map(([shard, found]) => ({
-          shard,
-          replicas: found
-            .map(({ peerId, state }) => ({ peer: peerId, state }))
-            .sort((a, b) => a.peer.localeCompare(b.peer)),
-        }));
-      placements[index] = { collection, shards, transfers: view.transfers, resharding: view.resharding };
-    }
-  };
-  await Promise.all(Array.from({ length: LANES }, lane));
-  return placements;
+/** Uid of the claim that holds a pod's data, by pod. */
+function dataClaims(claims: Awaited<ReturnType<Kubernetes['claims']>>): Record<string, string> {
+  const prefix = `${RELEASE_NAME}-storage-`;
+  const ofData = claims.filter(({ name }) => name.startsWith(prefix));
+  return Object.fromEntries(ofData.map(({ name, uid }) => [name.slice(prefix.length), uid]));
 }
 
-/** Collections that are asked about at a time: a cluster may have thousands. */
-const LANES = 8;
+/** Pods whose disk was lost, by their claims, by what was known of them before, and by what the peers say. */
+function findLost(
+  claims: Awaited<ReturnType<Kubernetes['claims']>>,
+  { peers, unreachable }: Awaited<ReturnType<typeof survey>>,
+  remembered: Identities,
+): LostDisk[] {
+  const speaker = peers.find(({ view }) => view.working) ?? peers[0];
+  if (speaker === undefined) return [];
+  const hosts = new Map(unreachable.flatMap(({ name, ip }) => [[name, name] as const, [ip ?? name, name] as const]));
+  const members = Object.fromEntries(
+    Object.entries(speaker.view.peers).map(([id, { uri }]) => {
+      const host = URL.canParse(uri) ? new URL(uri).hostname : '';
+      return [id, hosts.get(host) ?? hosts.get(host.split('.')[0] ?? '') ?? ''];
+    }),
+  );
+  const pods = [
+    ...peers.map(({ name, id }) => ({ name, peer: id })),
+    ...unreachable.map(({ name, trouble }) => ({ name, ...(trouble !== undefined && { trouble }) })),
+  ];
+  return lostDisks({ pods, members, claims: dataClaims(claims), remembered });
+}
+
+/** Where all replicas of all shards are, in the eyes of one peer, and how many there should be. */
+async function readPlacements(client: QdrantClient, names: readonly string[]): Promise<CollectionPlacement[]> {
+  const read = async (collection: string): Promise<CollectionPlacement[]> => {
+    const [view, replicationFactor] = await Promise.all([
+      client.collectionCluster(collection).catch(unlessDropped),
+      replicationFactorOf(client, collection),
+    ]);
+    if (view === undefined) return [];
+    const replicas = [...view.local.map((shard) => ({ ...shard, peerId: view.peerId })), ...view.remote];
+    const shards = [...Map.groupBy(replicas, ({ shard_id: shard }) => shard)]
+      .sort(([a], [b]) => a - b)
+      .map(([shard, found]) => ({
+        shard,
+        replicas: found
+          .map(({ peerId, state }) => ({ peer: peerId, state }))
+          .sort((a, b) => a.peer.localeCompare(b.peer)),
+      }));
+    const { transfers, resharding } = view;
+    return [
+      { collection, ...(replicationFactor !== undefined && { replicationFactor }), shards, transfers, resharding },
+    ];
+  };
+  return (await mapInLanes(names, LANES, read)).flat();
+}
+
+/** `undefined` where the peer cannot say: one whose own shard does not load, say. */
+async function replicationFactorOf(client: QdrantClient, collection: string): Promise<number | undefined> {
+  try {
+    const factor = (await client.collection(collection)).config.params['replication_factor'];
+    return typeof factor === 'number' ? factor : undefined;
+  } catch (error) {
+    if (FleetError.is(error, 'QdrantRejected') || FleetError.is(error, 'QdrantUnavailable')) return undefined;
+    throw error;
+  }
+}
+
+/** Whoever owns the data may drop a collection at any time. */
+function unlessDropped(error: unknown): undefined {
+  if (FleetError.is(error, 'QdrantRejected') && error.message.includes("doesn't exist")) return undefined;
+  throw error;
+}
 
 /**
  * Whether the cluster is at rest and whole: all pods ready, all peers know each other, all replicas Active, nothing on

@@ -1,6 +1,7 @@
 /** How activities reach the Qdrant peers of a cluster: one by one, never through a Service. */
 import { QdrantClient, type ClusterInfo } from '../src/clients/qdrant.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
+import { strangers } from '../src/domain/membership.ts';
 import { API_KEY_SECRET, namespaceOf, RELEASE_NAME, type ClusterRef } from '../src/domain/naming.ts';
 import { whyNotStarting } from '../src/domain/pod-trouble.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -19,6 +20,7 @@ export interface Peer {
 export interface Unreachable {
   readonly name: string;
   readonly reason: string;
+  readonly ip?: string;
   /** The node that it is bound to, or why no node has it. */
   readonly node?: string;
   readonly unscheduled?: string;
@@ -31,11 +33,16 @@ type PeerDeps = Pick<ActivityDeps, 'catalog' | 'clusters' | 'config'>;
 /** Selects the pods of a cluster in its namespace. */
 export const POD_SELECTOR = `app.kubernetes.io/name=qdrant,app.kubernetes.io/instance=${RELEASE_NAME}`;
 
-/** Ask every pod of the cluster who it is. */
+/**
+ * Ask every pod of the cluster who it is. A pod that runs a cluster of its own is none of its peers.
+ *
+ * @param patience milliseconds that a peer has for each answer; default: as long as the client waits
+ */
 export async function survey(
   { clusters, config }: PeerDeps,
   ref: ClusterRef,
   signal: AbortSignal,
+  patience?: number,
 ): Promise<{ peers: Peer[]; unreachable: Unreachable[] }> {
   const namespace = namespaceOf(ref);
   const { kubernetes } = await clusters.of(ref);
@@ -54,7 +61,11 @@ export async function survey(
   await Promise.all(
     pods.map(async (pod) => {
       const { name, ip, ready, reason, node, unscheduled } = pod;
-      const place = { ...(node !== undefined && { node }), ...(unscheduled !== undefined && { unscheduled }) };
+      const place = {
+        ...(ip !== undefined && { ip }),
+        ...(node !== undefined && { node }),
+        ...(unscheduled !== undefined && { unscheduled }),
+      };
       const host = config.FLEET_QDRANT_RESOLVER === 'dns' ? `${name}.${RELEASE_NAME}-headless.${namespace}.svc` : ip;
       if (!ready || host === undefined) {
         const trouble = whyNotStarting(namespace, pod);
@@ -62,7 +73,8 @@ export async function survey(
         unreachable.push({ name, reason: because, ...place, ...(trouble !== undefined && { trouble }) });
         return;
       }
-      const client = new QdrantClient({ url: `http://${host}:${config.FLEET_QDRANT_HTTP_PORT}`, apiKey, signal });
+      const url = `http://${host}:${config.FLEET_QDRANT_HTTP_PORT}`;
+      const client = new QdrantClient({ url, apiKey, signal, ...(patience !== undefined && { patience }) });
       try {
         const view = await client.cluster();
         peers.push({ id: view.peerId, name, client, view });
@@ -72,8 +84,14 @@ export async function survey(
       }
     }),
   );
-  peers.sort((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }));
-  return { peers, unreachable };
+  const alone = strangers(peers);
+  for (const { name, id } of alone) {
+    const reason = `it runs a cluster of its own as peer ${id}, as a first pod does that starts on an empty disk`;
+    unreachable.push({ name, reason, trouble: `${name} does not belong to the cluster: ${reason}.` });
+  }
+  const members = peers.filter((peer) => !alone.includes(peer));
+  members.sort((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }));
+  return { peers: members, unreachable };
 }
 
 /**

@@ -146,6 +146,10 @@ export const UpdateBody = z
     allowDowntime: z.boolean().optional().openapi({
       description: 'Restart pods although collections without a second replica cannot be reached meanwhile.',
     }),
+    repair: z.boolean().optional().openapi({
+      description:
+        'Give up the peers that do not answer, with what is on their volumes, and make new ones in their place.',
+    }),
     dryRun: z.boolean().optional().openapi({ description: 'Tell what would be done, and do nothing.' }),
     readyTimeoutSeconds: z.int().min(1).max(86_400).optional(),
     moveTimeoutSeconds: z.int().min(1).max(604_800).optional(),

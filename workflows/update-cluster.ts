@@ -139,6 +139,20 @@ async function perform(step: UpdateStep, name: string, change: Change, context: 
       await change.enter('SCALING');
       await moveShards(step.nodes, name, change, context);
       return;
+    case 'copy-shards':
+      await change.enter('SCALING');
+      await moveShards(step.nodes, name, change, context, true);
+      return;
+    case 'replace-peers':
+      await change.enter('UPDATING');
+      // A pod whose peer has left consensus must not keep its volumes.
+      await CancellationScope.nonCancellable(() =>
+        control.replacePeers.executeWithOptions(polled(REMOVE_SECONDS, 'Remove the lost peers, empty their volumes'), [
+          { ...ref, peers: step.peers, pods: step.pods },
+        ]),
+      );
+      await change.awaitPeers();
+      return;
     case 'remove-nodes':
       await change.enter('SCALING');
       // A peer that has left consensus must not go on running.
@@ -156,13 +170,19 @@ async function perform(step: UpdateStep, name: string, change: Change, context: 
 }
 
 /** Batch by batch, each planned on what is there then, until nothing is left to move. */
-async function moveShards(nodes: number, name: string, change: Change, context: Context): Promise<void> {
+async function moveShards(
+  nodes: number,
+  name: string,
+  change: Change,
+  context: Context,
+  copies = false,
+): Promise<void> {
   const { ref } = change;
   let moved = 0;
   for (;;) {
     const { moves, remaining } = await control.planShardMoves.executeWithOptions(
       change.wait('Choose the shards to move'),
-      [{ ...ref, nodes, limit: BATCH }],
+      [{ ...ref, nodes, limit: BATCH, ...(copies && { copies }) }],
     );
     if (moves.length === 0) return;
     const total = moved + moves.length + remaining;
@@ -171,7 +191,7 @@ async function moveShards(nodes: number, name: string, change: Change, context: 
         for (const move of lane) {
           await moveShard(move);
           moved += 1;
-          context.operation.advance(name, moved, total, 'shards moved');
+          context.operation.advance(name, moved, total, copies ? 'replicas made' : 'shards moved');
         }
       });
     } catch (error) {
@@ -187,7 +207,8 @@ async function moveShards(nodes: number, name: string, change: Change, context: 
    * never come back.
    */
   async function moveShard(move: ShardMove): Promise<void> {
-    const what = `Shard ${move.shard} of "${move.collection}" from peer ${move.from} to peer ${move.to}`;
+    const kind = move.copy === true ? 'Copy of shard' : 'Shard';
+    const what = `${kind} ${move.shard} of "${move.collection}" from peer ${move.from} to peer ${move.to}`;
     const end = Date.now() + context.moveTimeoutSeconds * 1000;
     for (let absences = 1; ; absences += 1) {
       const seconds = Math.max((end - Date.now()) / 1000, 1);
@@ -254,8 +275,14 @@ function wordsOf(step: UpdateStep): string {
       return `Upgrade to ${step.version}, restart ${step.restarts} pods`;
     case 'add-nodes':
       return step.added > 0 ? `Add ${step.added} nodes, ${step.nodes} in all` : `Wait for all ${step.nodes} nodes`;
-    case 'move-shards':
-      return `Move ${step.moves} shards over ${step.nodes} nodes`;
+    case 'move-shards': {
+      const copies = step.copies === undefined ? '' : `, make ${step.copies} missing replicas`;
+      return `Move ${step.moves} shards over ${step.nodes} nodes${copies}`;
+    }
+    case 'copy-shards':
+      return `Make ${step.copies} missing replicas`;
+    case 'replace-peers':
+      return `Replace ${Math.max(step.peers.length, step.pods.length)} lost peers`;
     default:
       return `Remove ${step.removed} nodes, keep ${step.nodes}`;
   }

@@ -134,4 +134,12 @@ export const migrations: Record<string, Migration> = {
       await sql`create index chores_by_cluster on chores (tenant, cluster)`.execute(db);
     },
   },
+  '2026-11-27-h-health': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await sql`alter table clusters add column observed_at timestamptz`.execute(db);
+      await sql`alter table clusters add column identities jsonb not null default '{}'`.execute(db);
+      // Those that may have lost their workflow are looked for every few seconds.
+      await sql`create index operations_running on operations (id) where state = 'running'`.execute(db);
+    },
+  },
 };

@@ -18,6 +18,7 @@ import type { ChoreKind } from '../domain/chores.ts';
 import type { ClusterPhase, ClusterSpec } from '../domain/cluster.ts';
 import type { Condition } from '../domain/conditions.ts';
 import { FleetError, messageOf } from '../domain/errors.ts';
+import type { Identities } from '../domain/lost-disk.ts';
 import type { ClusterRef } from '../domain/naming.ts';
 import type { OperationKind } from '../domain/operation.ts';
 import { migrations } from './catalog-migrations.ts';
@@ -33,6 +34,10 @@ interface ClustersTable {
   /** Why the phase is what it is, for people. */
   reason: string | null;
   conditions: ColumnType<readonly Condition[], string | undefined, string>;
+  /** When somebody last looked at it and could say how it is. */
+  observed_at: ColumnType<Date | null, Date | null | undefined, Date | null>;
+  /** Which peer ran in which pod, on which claim, when somebody last looked. */
+  identities: ColumnType<Identities, string | undefined, string>;
   /** Until when a deletion can be taken back. */
   delete_after: ColumnType<Date | null, Date | null | undefined, Date | null>;
   created_at: Generated<Date>;

@@ -75,6 +75,7 @@ export interface MachineInfo {
 
 export interface ClaimInfo {
   readonly name: string;
+  readonly uid: string;
   /** Kubernetes quantities. */
   readonly requested: string;
   readonly capacity: string;
@@ -343,15 +344,9 @@ export class Kubernetes {
 
   /** Delete one incarnation of a pod; a later one of the same name is left alone. */
   async deletePod(namespace: string, name: string, uid: string): Promise<void> {
-    try {
-      await orMissing(`delete pod ${namespace}/${name}`, () =>
-        this.#core.deleteNamespacedPod({ namespace, name, body: { preconditions: { uid } } }),
-      );
-    } catch (error) {
-      const { cause } = error as { cause?: unknown };
-      if (cause instanceof ApiException && cause.code === 409) return;
-      throw error;
-    }
+    await unlessReplaced(`delete pod ${namespace}/${name}`, () =>
+      this.#core.deleteNamespacedPod({ namespace, name, body: { preconditions: { uid } } }),
+    );
   }
 
   async claims(namespace: string): Promise<ClaimInfo[]> {
@@ -360,6 +355,7 @@ export class Kubernetes {
     );
     return items.map(({ metadata, spec, status }) => ({
       name: metadata?.name ?? '',
+      uid: metadata?.uid ?? '',
       requested: spec?.resources?.requests?.['storage'] ?? '0',
       capacity: status?.capacity?.['storage'] ?? '0',
       className: spec?.storageClassName ?? '',
@@ -425,9 +421,14 @@ export class Kubernetes {
     return items.map(({ metadata }) => metadata?.name ?? '');
   }
 
-  async deleteVolumeClaim(namespace: string, name: string): Promise<void> {
-    await orMissing(`delete volume claim ${namespace}/${name}`, () =>
-      this.#core.deleteNamespacedPersistentVolumeClaim({ namespace, name }),
+  /** @param uid only this one; a later one of the same name is left alone */
+  async deleteVolumeClaim(namespace: string, name: string, uid?: string): Promise<void> {
+    await unlessReplaced(`delete volume claim ${namespace}/${name}`, () =>
+      this.#core.deleteNamespacedPersistentVolumeClaim({
+        namespace,
+        name,
+        ...(uid !== undefined && { body: { preconditions: { uid } } }),
+      }),
     );
   }
 }
@@ -457,6 +458,17 @@ async function orMissing<T>(what: string, send: () => Promise<T>): Promise<T | u
   } catch (error) {
     if (error instanceof ApiException && error.code === 404) return undefined;
     throw mapError(error, what);
+  }
+}
+
+/** Deletes one incarnation: what is gone, or is another one by now, is left alone. */
+async function unlessReplaced(what: string, send: () => Promise<unknown>): Promise<void> {
+  try {
+    await orMissing(what, send);
+  } catch (error) {
+    const { cause } = error as { cause?: unknown };
+    if (cause instanceof ApiException && cause.code === 409 && reasonOf(cause).includes('Precondition failed')) return;
+    throw error;
   }
 }
 

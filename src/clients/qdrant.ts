@@ -62,6 +62,8 @@ export interface QdrantClientOptions {
   readonly url: string;
   readonly apiKey?: string;
   readonly signal?: AbortSignal;
+  /** Milliseconds that no call may exceed. */
+  readonly patience?: number;
 }
 
 type Json = Record<string, unknown>;
@@ -93,11 +95,13 @@ export class QdrantClient {
   readonly url: string;
   readonly #apiKey: string | undefined;
   readonly #signal: AbortSignal | undefined;
+  readonly #patience: number | undefined;
 
-  constructor({ url, apiKey, signal }: QdrantClientOptions) {
+  constructor({ url, apiKey, signal, patience }: QdrantClientOptions) {
     this.url = url.replace(/\/$/, '');
     this.#apiKey = apiKey;
     this.#signal = signal;
+    this.#patience = patience;
   }
 
   /** The same peer, with calls that end when the signal says so. */
@@ -107,6 +111,7 @@ export class QdrantClient {
       url: this.url,
       signal: AbortSignal.any(signals),
       ...(this.#apiKey !== undefined && { apiKey: this.#apiKey }),
+      ...(this.#patience !== undefined && { patience: this.#patience }),
     });
   }
 
@@ -224,14 +229,21 @@ export class QdrantClient {
     await this.#clusterOperation(collection, 'move_shard', transfer);
   }
 
+  /** As {@link moveShard}, and the replica that it begins at stays. */
+  async replicateShard(collection: string, transfer: ShardTransfer): Promise<void> {
+    await this.#clusterOperation(collection, 'replicate_shard', transfer);
+  }
+
   /** Returns false when there is no such transfer. */
   async abortTransfer(collection: string, transfer: ShardTransfer): Promise<boolean> {
     return this.#clusterOperation(collection, 'abort_transfer', transfer, [404]);
   }
 
-  /** Forget a peer that holds no shards. Returns false when consensus does not know it. */
-  async removePeer(id: string): Promise<boolean> {
-    const path = `/cluster/peer/${id}?timeout=30`;
+  /**
+   * Forget a peer that holds no shards, or with `force` whatever it holds. Returns false when consensus does not know it.
+   */
+  async removePeer(id: string, force = false): Promise<boolean> {
+    const path = `/cluster/peer/${id}?timeout=30${force ? '&force=true' : ''}`;
     const { status, text } = await this.#send('DELETE', path, undefined, 60_000);
     if (status === 404 || (status === 400 && text.includes('does not exist'))) return false;
     this.#check('DELETE', path, status, text);
@@ -248,7 +260,7 @@ export class QdrantClient {
 
   async #clusterOperation(
     collection: string,
-    kind: 'move_shard' | 'abort_transfer',
+    kind: 'move_shard' | 'replicate_shard' | 'abort_transfer',
     { shard, from, to }: ShardTransfer,
     ignored: readonly number[] = [],
   ): Promise<boolean> {
@@ -356,9 +368,10 @@ export class QdrantClient {
     body: Json | string | undefined,
     timeout: number,
   ): Promise<{ status: number; text: string }> {
+    const bounds = [timeout, this.#patience ?? 0].filter((bound) => bound > 0);
     const signals = [
       ...(this.#signal === undefined ? [] : [this.#signal]),
-      ...(timeout > 0 ? [AbortSignal.timeout(timeout)] : []),
+      ...(bounds.length > 0 ? [AbortSignal.timeout(Math.min(...bounds))] : []),
     ];
     try {
       const answer = await request(`${this.url}${path}`, {

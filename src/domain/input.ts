@@ -129,6 +129,7 @@ export function parseUpdateInput(input: unknown): UpdateInput {
     ...sizes(r),
     ...r.settings('config', settingProblem),
     ...r.boolean('allowDowntime'),
+    ...r.boolean('repair'),
     ...r.boolean('dryRun'),
     ...r.integer('readyTimeoutSeconds', { min: 1, max: 86_400 }),
     ...r.integer('moveTimeoutSeconds', { min: 1, max: 604_800 }),

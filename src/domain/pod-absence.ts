@@ -84,9 +84,9 @@ function bringBack(
   if (state?.ready === true) return `Run kubectl uncordon ${node}.`;
   const claims = volumes.map(({ claim }) => claim).join(' ');
   return (
-    `Start that machine again under the same name. If its disk is lost for good: remove its peer with DELETE /cluster/peer/{id}?force=true, ` +
+    `Start that machine again under the same name. If its disk is lost for good: send an update with "repair": true, or remove its peer with DELETE /cluster/peer/{id}?force=true, ` +
     `run kubectl -n ${namespace} delete --wait=false pvc ${claims} and kubectl -n ${namespace} delete --force pod ${pod}, ` +
-    "and make the replicas again that it held, with Qdrant's replicate_shard."
+    'and send an update without changes, which makes its replicas again.'
   );
 }
 

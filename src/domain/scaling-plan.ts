@@ -1,7 +1,9 @@
 /** More nodes or fewer: which steps it takes, whether the disks hold it, and what an earlier attempt has left. Pure. */
 import type { ClusterSpec } from './cluster.ts';
 import { bytesOf } from './quantities.ts';
-import { planMoves } from './rebalance.ts';
+import { tellLost } from './lost-disk.ts';
+import { planMoves, type ShardMove } from './rebalance.ts';
+import { missingPeers, noMajority, repairProblem } from './repair-plan.ts';
 import type { CollectionPlacement } from './topology.ts';
 import type { ObservedCluster, ObservedPod, Refuse, UpdateRequest, UpdateStep } from './update-plan.ts';
 
@@ -20,7 +22,14 @@ export function planScaling(
   refuse: Refuse,
 ): UpdateStep[] {
   if (nodes === undefined) return [];
-  const { placements, pods, peers, claims, replicas = spec.nodes } = observed;
+  const { placements, pods, peers, claims, replicas = spec.nodes, lost = [] } = observed;
+  const stuck = noMajority(observed);
+  if (stuck !== undefined || lost.length > 0) {
+    const problem = repairProblem(observed);
+    const told = lost.map(tellLost).join(' ') || `${stuck}.`;
+    refuse('nodes', `${told} ${problem === undefined ? REPAIR : `It cannot be repaired: ${problem}`}`);
+    return [];
+  }
   const widest = placements.flatMap(({ collection, shards }) =>
     shards.map(({ replicas: of }) => ({ collection, count: of.length })),
   );
@@ -34,12 +43,12 @@ export function planScaling(
     return [];
   }
   const away = pods.filter(({ peer }) => peer === undefined);
-  const missing = peers.filter((peer) => !pods.some((pod) => pod.peer === peer));
+  const missing = missingPeers(observed);
   const holders = new Set(placements.flatMap(({ shards }) => shards.flatMap(({ replicas: of }) => of.map(peerOf))));
   if (away.length === 0 && missing.some((peer) => holders.has(peer) || nodes > replicas)) {
     refuse(
       'nodes',
-      `peer ${missing.join(', ')} is in consensus but no pod answers as it; bring its pod back, or remove it with DELETE /cluster/peer/{id}`,
+      `peer ${missing.join(', ')} is in consensus but no pod answers as it; bring its pod back, or send "repair": true, which removes it`,
     );
     return [];
   }
@@ -51,7 +60,7 @@ export function planScaling(
   if (nodes > replicas || peers.length < nodes) {
     const added = Math.max(nodes - replicas, 0);
     const moves = countMoves(placements, [...peers, ...newPeers(nodes - peers.length)]);
-    return [...cleared, { kind: 'add-nodes', nodes, added }, { kind: 'move-shards', nodes, moves }];
+    return [...cleared, { kind: 'add-nodes', nodes, added }, { kind: 'move-shards', nodes, ...moves }];
   }
   // Shards can be given and taken by peers that are there. How those that are away will be found is not known yet.
   const needed = away.some(({ name }) => ordinalOf(name) < nodes) || missing.some((peer) => holders.has(peer));
@@ -59,7 +68,8 @@ export function planScaling(
   const expected = away.filter(({ name }) => ordinalOf(name) < nodes).length;
   const staying = [...stayingPeers(pods, nodes), ...missing.slice(0, expected)];
   const moves = countMoves(away.length > 0 ? healed(placements) : placements, staying);
-  const move: UpdateStep[] = moves > 0 ? [{ kind: 'move-shards', nodes, moves }] : [];
+  const some = moves.moves > 0 || moves.copies !== undefined;
+  const move: UpdateStep[] = some ? [{ kind: 'move-shards', nodes, ...moves }] : [];
   if (nodes === replicas && peers.length === nodes) return [...cleared, ...wait, ...move];
   const problem = diskProblem(observed, spec, nodes);
   if (problem !== undefined) {
@@ -68,6 +78,17 @@ export function planScaling(
   }
   const removed = Math.max(replicas - nodes, peers.length - nodes, surplus);
   return [...wait, ...move, { kind: 'remove-nodes', nodes, removed }];
+}
+
+/** What brings a lost peer back. */
+const REPAIR =
+  'Send an update with "repair": true: it removes the old peer, empties the volumes of its pod and makes its replicas again from the others';
+
+/** Replicas that are missing, where all pods answer and nothing else is to be done about the placement. */
+export function planCopies({ pods, peers, placements }: ObservedCluster, nodes: number): UpdateStep[] {
+  if (missingPeers({ pods, peers }).length > 0 || pods.some(({ peer }) => peer === undefined)) return [];
+  const copies = planMoves(placements, stayingPeers(pods, nodes), 'copies').length;
+  return copies === 0 ? [] : [{ kind: 'copy-shards', nodes, copies }];
 }
 
 function peerOf({ peer }: { readonly peer: string }): string {
@@ -95,8 +116,13 @@ export function ordinalOf(name: string): number {
   return Number(/-(\d+)$/.exec(name)?.[1] ?? Number.NaN);
 }
 
-function countMoves(placements: readonly CollectionPlacement[], keep: readonly string[]): number {
-  return planMoves(placements, keep).length;
+function countMoves(
+  placements: readonly CollectionPlacement[],
+  keep: readonly string[],
+): { moves: number; copies?: number } {
+  const planned: readonly ShardMove[] = planMoves(placements, keep);
+  const copies = planned.filter(({ copy }) => copy === true).length;
+  return { moves: planned.length - copies, ...(copies > 0 && { copies }) };
 }
 
 function newPeers(count: number): string[] {

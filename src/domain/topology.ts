@@ -14,6 +14,8 @@ export interface ShardPlacement {
 
 export interface CollectionPlacement {
   readonly collection: string;
+  /** Replicas of each shard that the collection's configuration asks for; absent where nobody asked. */
+  readonly replicationFactor?: number;
   readonly shards: readonly ShardPlacement[];
   readonly transfers: number;
   readonly resharding: number;

@@ -8,9 +8,11 @@ import { canonicalJson } from './canonical-json.ts';
 import type { ClusterSpec, ProviderName, QdrantSettings } from './cluster.ts';
 import type { FreeDisk } from './disk.ts';
 import { FleetError, type FieldError } from './errors.ts';
+import type { LostDisk } from './lost-disk.ts';
 import { bytesOf } from './quantities.ts';
 import { compareVersions, parseVersion, sameVersion, upgradePath } from './releases.ts';
-import { diskNotes, planScaling } from './scaling-plan.ts';
+import { planRepair } from './repair-plan.ts';
+import { diskNotes, planCopies, planScaling } from './scaling-plan.ts';
 import type { CollectionPlacement } from './topology.ts';
 
 /** What may be changed of a running cluster, and what somebody may try to change. */
@@ -28,6 +30,8 @@ export interface UpdateRequest {
   readonly allowDowntime?: boolean;
   /** Restart every pod, whatever else is asked for. */
   readonly restart?: boolean;
+  /** Give up the peers that do not answer, with what is on their volumes, and make new ones in their place. */
+  readonly repair?: boolean;
   readonly provider?: ProviderName;
   readonly replicationFactor?: number;
   /** Of its infrastructure on AWS `nodeCount`, `labels` and `taints` can be changed. */
@@ -37,6 +41,7 @@ export interface UpdateRequest {
 export interface ObservedPod {
   /** Such as `qdrant-2`; the number is its ordinal. */
   readonly name: string;
+  readonly uid?: string;
   readonly ready: boolean;
   /** Made from the StatefulSet's present template. */
   readonly current: boolean;
@@ -47,6 +52,7 @@ export interface ObservedPod {
 
 export interface ObservedClaim {
   readonly name: string;
+  readonly uid?: string;
   /** Bytes that it asks for. */
   readonly bytes: number;
   /** The StorageClass of the claim, and whether it lets claims grow. */
@@ -67,6 +73,8 @@ export interface ObservedCluster {
   readonly claims: readonly ObservedClaim[];
   /** Bytes of vectors and payload by peer, as far as the peers tell. */
   readonly dataBytes?: Readonly<Record<string, number>>;
+  /** Pods whose old peer is in consensus and never comes back. */
+  readonly lost?: readonly LostDisk[];
   /** Volumes by pod, as far as the kubelets tell and somebody asked them. */
   readonly disks?: FreeDisk;
 }
@@ -78,8 +86,23 @@ export type UpdateStep =
   | { readonly kind: 'configure'; readonly restarts: number }
   | { readonly kind: 'upgrade'; readonly version: string; readonly restarts: number }
   | { readonly kind: 'add-nodes'; readonly nodes: number; readonly added: number }
-  | { readonly kind: 'move-shards'; readonly moves: number; readonly nodes: number }
+  | {
+      readonly kind: 'move-shards';
+      readonly moves: number;
+      readonly nodes: number;
+      /** Missing replicas that are made as well. */
+      readonly copies?: number;
+    }
+  | { readonly kind: 'copy-shards'; readonly copies: number; readonly nodes: number }
+  | { readonly kind: 'replace-peers'; readonly peers: readonly string[]; readonly pods: readonly LostPod[] }
   | { readonly kind: 'remove-nodes'; readonly nodes: number; readonly removed: number };
+
+/** A pod that is made anew with empty volumes; the uids tell it from the one that is made in its place. */
+export interface LostPod {
+  readonly name: string;
+  readonly uid: string;
+  readonly claims: readonly { readonly name: string; readonly uid: string }[];
+}
 
 export interface UpdatePlan {
   readonly steps: readonly UpdateStep[];
@@ -104,6 +127,7 @@ export function planUpdate(
   const refuse = (field: string, detail: string) => void refusals.push({ field, detail });
   refuseImmutable(spec, request, refuse);
 
+  const repair = planRepair(request, observed, refuse);
   const volumes = planVolumes(spec, request, observed, refuse);
   const upgrades = planUpgrade(spec, request, observed, releases, refuse);
   const configure = planConfigure(spec, request, observed, upgrades.length > 0);
@@ -114,10 +138,10 @@ export function planUpdate(
     refuse(
       'allowDowntime',
       `${names.join(', ')}${downtime.length > 5 ? ` and ${downtime.length - 5} more` : ''} ` +
-        'keep one replica of a shard, which cannot be reached while its pod restarts. Send allowDowntime: true, or raise the replication factor first',
+        'keep one replica of a shard, which cannot be reached while its pod restarts. Send allowDowntime: true, or make more replicas first: an update without changes makes those that are missing',
     );
   }
-  const scaling = planScaling(spec, request, observed, refuse);
+  const scaling = planScaling(spec, request, repair.after, refuse);
   const machines = planMachines(spec, request, refuse);
   if (refusals.length > 0) {
     const text = refusals.map(({ field, detail }) => `${field}: ${detail}`).join('; ');
@@ -127,7 +151,10 @@ export function planUpdate(
   const versions = new Set(observed.pods.flatMap(({ version }) => version ?? []));
   const backup: UpdateStep[] = upgrades.length > 0 && versions.size <= 1 ? [{ kind: 'backup' }] : [];
   // Machines come before pods and go after them. They come first of all: what there is no room for changes nothing.
-  const steps = [...machines.before, ...backup, ...volumes, ...configure, ...upgrades, ...scaling, ...machines.after];
+  const changes = [...machines.before, ...backup, ...volumes, ...configure, ...upgrades, ...scaling, ...machines.after];
+  // A change of nodes makes missing replicas by itself.
+  const alone = changes.length === 0 || (repair.steps.length > 0 && scaling.length === 0);
+  const steps = [...repair.steps, ...(alone ? planCopies(repair.after, spec.nodes) : []), ...changes];
   const notes = scaling.some(({ kind }) => kind === 'remove-nodes') ? diskNotes(observed) : [];
   return { steps, downtime, ...(notes.length > 0 && { notes }) };
 }

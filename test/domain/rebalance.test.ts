@@ -30,6 +30,37 @@ const cases: fc.Arbitrary<Case> = fc
     }));
   });
 
+/** As `cases`, where each collection asks for a number of replicas that its shards may not have, some of them not Active. */
+const wanting: fc.Arbitrary<Case> = cases.chain((item) =>
+  fc
+    .tuple(
+      fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 6, maxLength: 6 }),
+      fc.array(fc.boolean(), { minLength: 1, maxLength: 20 }),
+    )
+    .map(([factors, dead]) => {
+      let at = 0;
+      return {
+        // Peers that leave would have to wait for what is not Active.
+        keep: [...new Set([...item.keep, ...item.placements.flatMap(peersOf)])],
+        placements: item.placements.map((placement, index) => ({
+          ...placement,
+          replicationFactor: factors[index] ?? 1,
+          shards: placement.shards.map((shard) => ({
+            ...shard,
+            replicas: shard.replicas.map(({ peer }, replica) => ({
+              peer,
+              state: replica > 0 && dead[at++ % dead.length] === true ? 'Dead' : 'Active',
+            })),
+          })),
+        })),
+      };
+    }),
+);
+
+function peersOf({ shards }: CollectionPlacement): string[] {
+  return shards.flatMap(({ replicas }) => replicas.map(({ peer }) => peer));
+}
+
 /** Who holds each shard, by `<collection>/<shard>`. */
 function holdersOf(placements: readonly CollectionPlacement[]): Map<string, string[]> {
   return new Map(
@@ -42,17 +73,14 @@ function holdersOf(placements: readonly CollectionPlacement[]): Map<string, stri
 /** Follows the moves as Qdrant does: the target holds the shard first, the source lets go then. */
 function apply(placements: readonly CollectionPlacement[], moves: readonly ShardMove[]): Map<string, string[]> {
   const holders = holdersOf(placements);
-  for (const { collection, shard, from, to } of moves) {
+  for (const { collection, shard, from, to, copy } of moves) {
     const key = `${collection}/${shard}`;
     const now = holders.get(key) ?? [];
     expect(now, 'a move begins where a replica is').toContain(from);
     expect(now, 'two replicas of a shard never share a peer').not.toContain(to);
     const both = [...now, to];
     expect(both.length).toBeGreaterThan(1);
-    holders.set(
-      key,
-      both.filter((peer) => peer !== from),
-    );
+    holders.set(key, copy === true ? both : both.filter((peer) => peer !== from));
   }
   return holders;
 }
@@ -113,6 +141,53 @@ describe('shard moves', () => {
       }),
       { numRuns: 300 },
     );
+  });
+
+  test('make the replicas that a collection asks for, from Active ones only, and never lower what a shard has', () => {
+    fc.assert(
+      fc.property(wanting, fc.constantFrom('all' as const, 'copies' as const), ({ placements, keep }, wanted) => {
+        const active = new Map(
+          placements.flatMap(({ collection, shards }) =>
+            shards.map(({ shard, replicas }) => [
+              `${collection}/${shard}`,
+              new Set(replicas.filter(({ state }) => state === 'Active').map(({ peer }) => peer)),
+            ]),
+          ),
+        );
+        const least = new Map([...active].map(([key, peers]) => [key, peers.size]));
+        const moves = planMoves(placements, keep, wanted);
+        const after = apply(placements, moves);
+        for (const { collection, shard, from, to, copy } of moves) {
+          if (wanted === 'copies') expect(copy).toBe(true);
+          const key = `${collection}/${shard}`;
+          const now = active.get(key) ?? new Set();
+          expect(now, 'it begins at an Active replica').toContain(from);
+          now.add(to);
+          if (copy !== true) now.delete(from);
+          expect(now.size).toBeGreaterThanOrEqual(least.get(key) ?? 0);
+        }
+        const before = holdersOf(placements);
+        for (const { collection, replicationFactor = 1, shards } of placements) {
+          for (const { shard } of shards) {
+            const key = `${collection}/${shard}`;
+            const least = Math.min(replicationFactor, keep.length);
+            expect(after.get(key)).toHaveLength(Math.max(least, before.get(key)?.length ?? 0));
+          }
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test('the only replica of a shard is copied to a new peer, and not moved there', () => {
+    const placement = {
+      ...{ collection: 'docs', replicationFactor: 2, transfers: 0, resharding: 0 },
+      shards: [0, 1].map((shard) => ({ shard, replicas: [{ peer: 'a', state: 'Active' }] })),
+    };
+    const copies = [0, 1].map((shard) => ({ collection: 'docs', shard, from: 'a', to: 'b', copy: true }));
+    expect(planMoves([placement], ['a', 'b'])).toEqual(copies);
+    // More than there are peers cannot be.
+    expect(planMoves([placement], ['a'])).toEqual([]);
   });
 
   test('new peers get shards even where every collection has fewer shards than there are peers', () => {

@@ -5,6 +5,7 @@ import { conditionsOf } from '../../src/domain/conditions.ts';
 import { resolveSpec } from '../../src/domain/cluster.ts';
 import type { FreeDisk } from '../../src/domain/disk.ts';
 import { FleetError } from '../../src/domain/errors.ts';
+import type { LostDisk } from '../../src/domain/lost-disk.ts';
 import { upgradePath } from '../../src/domain/releases.ts';
 import { planUpdate, type ObservedCluster, type UpdateRequest } from '../../src/domain/update-plan.ts';
 
@@ -25,6 +26,8 @@ interface Shape {
   readonly wanted?: number;
   /** Peers in consensus without a pod. */
   readonly ghosts?: readonly string[];
+  readonly factor?: number;
+  readonly lost?: readonly LostDisk[];
 }
 
 /** A cluster of `nodes` pods with one collection whose shards are on the pods that `replicas` tells. */
@@ -40,6 +43,7 @@ function cluster({
 }: Shape = {}): ObservedCluster {
   const pods = Array.from({ length: nodes }, (_, at) => ({
     name: `qdrant-${at}`,
+    uid: `pod-${at}`,
     ready: true,
     current: rest.current ?? true,
     ...(rest.away?.includes(at) !== true && { peer: `p${at}`, version: versions?.[at] ?? '1.17.1' }),
@@ -51,6 +55,7 @@ function cluster({
     placements: [
       {
         collection: 'docs',
+        ...(rest.factor !== undefined && { replicationFactor: rest.factor }),
         transfers: 0,
         resharding: 0,
         shards: replicas.map((holders, shard) => ({
@@ -62,8 +67,10 @@ function cluster({
         })),
       },
     ],
+    ...(rest.lost !== undefined && { lost: rest.lost }),
     claims: pods.map(({ name }) => ({
       name: `qdrant-storage-${name}`,
+      uid: `claim-of-${name}`,
       bytes: 10 * 2 ** 30,
       className: 'standard',
       expandable: rest.expandable ?? true,
@@ -213,7 +220,58 @@ describe('update plan', () => {
   test('a peer without a pod is dropped when it holds nothing, and told otherwise', () => {
     expect(steps({ nodes: 3 }, { ghosts: ['gone'] })).toEqual([{ kind: 'remove-nodes', nodes: 3, removed: 1 }]);
     expect(refusal({ nodes: 3 }, { replicas: [[0, 3]], ghosts: ['p3'] })['nodes']).toContain('peer p3 is in consensus');
-    expect(refusal({ nodes: 4 }, { ghosts: ['gone'] })['nodes']).toContain('DELETE /cluster/peer');
+    expect(refusal({ nodes: 4 }, { ghosts: ['gone'] })['nodes']).toContain('"repair": true');
+  });
+
+  test('replicas that are missing are made, with or without other nodes', () => {
+    const short = { factor: 2, replicas: [[0], [0, 1], [1]] };
+    expect(steps({}, short)).toEqual([{ kind: 'copy-shards', nodes: 3, copies: 2 }]);
+    expect(steps({ nodes: 3 }, short)).toEqual([{ kind: 'move-shards', nodes: 3, moves: 0, copies: 2 }]);
+    expect(steps({}, { factor: 2 })).toEqual([]);
+    // Three replicas on three nodes are all there can be.
+    expect(steps({}, { factor: 4 })).toEqual([{ kind: 'copy-shards', nodes: 3, copies: 3 }]);
+    // Somebody may still come back with them.
+    expect(steps({}, { ...short, away: [2] })).toEqual([]);
+    expect(steps({ resources: { memory: '4Gi' }, allowDowntime: true }, short)).toEqual([
+      { kind: 'configure', restarts: 3 },
+    ]);
+  });
+
+  test('a lost disk: other changes of nodes are refused, and a repair replaces the peer and copies its replicas', () => {
+    const shape = { factor: 2, away: [2], lost: [{ pod: 'qdrant-2', peer: 'p2', certain: true }] };
+    for (const nodes of [2, 3, 4]) expect(refusal({ nodes }, shape)['nodes']).toContain('"repair": true');
+    expect(steps({ repair: true }, shape)).toEqual([
+      {
+        kind: 'replace-peers',
+        peers: ['p2'],
+        pods: [
+          {
+            name: 'qdrant-2',
+            uid: 'pod-2',
+            claims: [{ name: 'qdrant-storage-qdrant-2', uid: 'claim-of-qdrant-2' }],
+          },
+        ],
+      },
+      { kind: 'copy-shards', nodes: 3, copies: 2 },
+    ]);
+    // Together with more nodes.
+    expect(steps({ repair: true, nodes: 4 }, shape).map(({ kind }) => kind)).toEqual([
+      'replace-peers',
+      'add-nodes',
+      'move-shards',
+    ]);
+    expect(steps({ repair: true }, { factor: 2 })).toEqual([]);
+  });
+
+  test('a repair that would lose data or has no majority is refused, and points to a restore', () => {
+    const elsewhere = expect.stringContaining('RestoreCluster') as string;
+    const alone = { nodes: 2, factor: 2, replicas: [[0, 1]], away: [1] };
+    expect(refusal({ repair: true, nodes: 3 }, alone)).toEqual({ repair: elsewhere, nodes: elsewhere });
+    expect(refusal({ nodes: 3 }, alone)['nodes']).toContain('1 of 2 peers answer, which is no majority');
+    const single = { factor: 1, replicas: [[0], [2]], away: [2] };
+    expect(refusal({ repair: true }, single)['repair']).toContain('shard 1 of "docs" has no Active replica');
+    const first = { factor: 2, away: [0] };
+    expect(refusal({ repair: true }, first)['repair']).toContain('qdrant-0 is the first pod');
   });
 
   test('what a scale-in has left is removed before anything else', () => {

@@ -297,6 +297,7 @@ function fakeActivities(transferQueue: string): Fakes {
     planShardMoves: () => ({ moves: [], remaining: 0 }),
     moveShard: () => undefined,
     abortShardMoves: nothing,
+    replacePeers: () => ({ removed: 1 }),
     removePeers: () => ({ removed: 1 }),
     awaitPodsGone: nothing,
     removeSurplusClaims: () => ({ removed: 2 }),

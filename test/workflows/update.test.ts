@@ -63,6 +63,26 @@ describe('UpdateCluster', () => {
     expect(run.names.filter((name) => order.includes(name))).toEqual(order);
   });
 
+  test('a lost peer is replaced, and its replicas are copied and not moved', async () => {
+    const pods = [{ name: 'qdrant-2', uid: 'u', claims: [{ name: 'qdrant-storage-qdrant-2', uid: 'c' }] }];
+    const run = await workflows.run(
+      'UpdateCluster',
+      { ...REF, repair: true },
+      {
+        ...planned({ kind: 'replace-peers', peers: ['9'], pods }, { kind: 'copy-shards', nodes: 3, copies: 1 }),
+        ...moving(),
+      },
+    );
+    expect(run.ended).toMatchObject({ result: { steps: ['Replace 1 lost peers', 'Make 1 missing replicas'] } });
+    const order = ['replacePeers', 'awaitPeers', 'planShardMoves', 'moveShard', 'inspectCluster'];
+    expect(run.names.filter((name) => order.includes(name))).toEqual([
+      ...['replacePeers', 'awaitPeers', 'planShardMoves', 'moveShard', 'planShardMoves', 'inspectCluster'],
+    ]);
+    expect(run.of('replacePeers')[0]?.input).toMatchObject({ peers: ['9'], pods });
+    expect(run.of('planShardMoves')[0]?.input).toMatchObject({ copies: true });
+    expect(run.names).not.toContain('installRelease');
+  });
+
   test('an upgrade backs up under its own lease first, and restarts pods one by one', async () => {
     let pods = 2;
     const run = await workflows.run(

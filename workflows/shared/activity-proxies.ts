@@ -159,6 +159,7 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   planShardMoves: 'Choose the shards to move',
   moveShard: 'Move a shard',
   abortShardMoves: 'Stop what is on its way',
+  replacePeers: 'Remove lost peers, empty their volumes',
   removePeers: 'Take empty peers out of consensus',
   awaitPodsGone: 'Wait until the pods are gone',
   removeSurplusClaims: 'Remove the volume claims of pods that are gone',

@@ -52,22 +52,31 @@ def active_peers(shard: Json) -> list[str]:
 def add_peer(state: Json, peer_id: int, uri: str) -> bool:
     for other, peer in list(state["peers"].items()):
         if peer["uri"] == uri and other != str(peer_id):
-            raise bad_request(f"There is already a peer {other} with URI {uri} registered in the consensus")
+            if holders_of(state, other):
+                raise bad_request(f"peer URI {uri} already used by peer {other} which still has shards, "
+                                  "remove its shards first or use a different URI")
+            # Who starts anew in place of a peer without shards takes it over.
+            remove_peer(state, int(other), False)
     state["peers"][str(peer_id)] = {"uri": uri}
     return True
+
+
+def holders_of(state: Json, peer: str) -> list[Json]:
+    """The shards of which a peer has a replica."""
+    return [shard for collection in state["collections"].values() for shard in collection["shards"].values()
+            if peer in shard["replicas"]]
 
 
 def remove_peer(state: Json, peer_id: int, force: bool) -> bool:
     key = str(peer_id)
     if key not in state["peers"]:
         raise bad_request(f"Peer {peer_id} does not exist")
-    holders = [(shard_id, shard) for collection in state["collections"].values()
-               for shard_id, shard in collection["shards"].items() if key in shard["replicas"]]
+    holders = holders_of(state, key)
     if holders and not force:
         raise bad_request(f"Cannot remove peer {peer_id} as there are shards on it")
     if len(state["peers"]) == 1:
         raise bad_request("Cannot remove the last peer of the cluster")
-    for _, shard in holders:
+    for shard in holders:
         del shard["replicas"][key]
     for collection in state["collections"].values():
         collection["transfers"] = [t for t in collection["transfers"] if peer_id not in (t["from"], t["to"])]

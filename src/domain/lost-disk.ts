@@ -1,0 +1,53 @@
+/** Pods whose peer lost its disk: consensus keeps the old peer under their address and refuses the new one. Pure. */
+
+/** Which peer ran in a pod when somebody last looked, and the uid of the claim that held its data. */
+export interface Identity {
+  readonly peer: string;
+  readonly claim: string;
+}
+
+/** By pod name. */
+export type Identities = Readonly<Record<string, Identity>>;
+
+export interface LostDisk {
+  readonly pod: string;
+  /** In consensus, and never to come back. */
+  readonly peer: string;
+  /** False: the pod never comes up and consensus has its old peer, but nobody knows whether its claim is another one. */
+  readonly certain: boolean;
+}
+
+interface Seen {
+  readonly pods: readonly { readonly name: string; readonly peer?: string; readonly trouble?: string }[];
+  /** Pods by the ids of the peers that consensus has under their address. */
+  readonly members: Readonly<Record<string, string>>;
+  /** Uid of the claim with the data, by pod. */
+  readonly claims: Readonly<Record<string, string>>;
+  readonly remembered: Identities;
+}
+
+/**
+ * Qdrant 1.18 refuses a peer whose address another peer with shards has ("peer URI ... already used by peer ... which
+ * still has shards"), so a pod that starts on an empty volume ends again and again.
+ */
+export function lostDisks({ pods, members, claims, remembered }: Seen): LostDisk[] {
+  return pods.flatMap(({ name, peer: answers, trouble }) => {
+    if (answers !== undefined) return [];
+    const known = remembered[name];
+    const peer =
+      known !== undefined && Object.hasOwn(members, known.peer)
+        ? known.peer
+        : Object.keys(members).find((id) => members[id] === name);
+    if (peer === undefined) return [];
+    const claim = claims[name];
+    const certain = known?.peer === peer && claim !== undefined && claim !== known.claim;
+    return certain || trouble !== undefined ? [{ pod: name, peer, certain }] : [];
+  });
+}
+
+/** One sentence about each, without the remedy. */
+export function tellLost({ pod, peer, certain }: LostDisk): string {
+  return certain
+    ? `The disk of ${pod} was lost: its volume is a new one, and consensus still has its old peer ${peer}, so the new one is refused.`
+    : `Pod ${pod} ends again and again, and consensus still has its peer ${peer}. Where its log says "already used by peer ${peer}", its disk was lost.`;
+}
