@@ -2,7 +2,6 @@
 import { createHash } from 'node:crypto';
 import type { Alias, CollectionInfo, QdrantClient } from '../src/clients/qdrant.ts';
 import { requireConditionalWrites } from '../src/clients/conditional-writes.ts';
-import type { BackupStore } from '../src/clients/s3.ts';
 import {
   INCREMENTAL_FORMAT,
   MANIFEST_FORMAT,
@@ -15,11 +14,12 @@ import {
 import type { ClusterSpec } from '../src/domain/cluster.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { checkSnapshotDisk } from '../src/domain/disk.ts';
-import { backupIdOf, backupKeys, isShardCopy, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
+import { backupIdOf, backupKeys, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
 import { byPeer, planShards, type CollectionPlacement } from '../src/domain/topology.ts';
 import { bucketForBackup } from './backup-buckets.ts';
 import { writeIntent, type Intent } from './backup-intent.ts';
 import { claim, removeData, removeLoser, sha256 } from './backup-records.ts';
+import { removeStraysOf } from './backup-strays.ts';
 import { chooseBases, release, settle, type BlockShard } from './block-references.ts';
 import { signal, workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -170,8 +170,9 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
      *
      * @throws FleetError `TopologyUnstable` when shards moved during the run, `CommitConflict` when another run or a
      *   collector has decided otherwise
+     * @returns `untidied`: why uploads and copies that the backup does not need are still there
      */
-    async commitBackup(input: CommitInput): Promise<BackupTotals> {
+    async commitBackup(input: CommitInput): Promise<BackupTotals & { untidied?: string }> {
       const { location, attempt, startedAt, spec, lists = [] } = input;
       const store = stores.of(location);
       const shards = [...input.shards, ...(await readCopied(store, lists))];
@@ -216,10 +217,6 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       };
       complete(plan, manifest);
 
-      // Begun twice because an answer was lost, or by an attempt that was taken for dead: nobody would complete them.
-      for (const upload of await store.openUploads(`${keys.data}${attempt}/`)) await store.abortUpload(upload);
-      await removeStrayCopies(store, `${keys.data}${attempt}/`, shards);
-
       const totals = totalsOf(manifest);
       let text = JSON.stringify(manifest);
       if ((await store.putIf(keys.manifest, text, { absent: true })) === 'refused') {
@@ -253,14 +250,19 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
         );
       }
       // The record speaks for what is referred to from now on.
-      if (isIncremental) await release(store, location, attempt);
-      return totals;
+      const untidied = await failureOf(async () => {
+        if (isIncremental) await release(store, location, attempt);
+        await removeStraysOf(store, location, attempt, shards);
+      });
+      return { ...totals, ...(untidied !== undefined && { untidied }) };
     },
 
     /**
      * Give an unfinished backup up: claim its record so that nobody can commit it any more, then remove its data.
      * Leaves a backup alone that this attempt committed after all. Where another attempt decided, only what this one
      * copied goes.
+     *
+     * @returns `committed`: what this very attempt committed, when it did
      */
     async abandonBackup({
       location,
@@ -268,7 +270,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
     }: {
       location: BackupLocation;
       attempt: string;
-    }): Promise<{ removed: boolean }> {
+    }): Promise<{ removed: boolean; committed?: BackupTotals }> {
       const store = stores.of(location);
       const standing = await claim(store, location, {
         formatVersion: MANIFEST_FORMAT,
@@ -280,7 +282,11 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       });
       await release(store, location, attempt);
       if (standing.attempt !== attempt) return { removed: await removeLoser(store, location, attempt) };
-      if (standing.state !== 'ABORTED') return { removed: false };
+      if (standing.state !== 'ABORTED') {
+        // Whatever became of it since: a retention sweep may have marked it already.
+        const { totals } = standing;
+        return { removed: false, ...(totals !== undefined && { committed: totals }) };
+      }
       await removeData(store, `${backupKeys(location).data}${attempt}/`);
       return { removed: true };
     },
@@ -369,10 +375,13 @@ function complete(plan: StoredPlan, manifest: BackupManifest): void {
   }
 }
 
-/** Finished copies of snapshots that were made anew, because a worker died before it could tell of them. */
-async function removeStrayCopies(store: BackupStore, folder: string, shards: readonly CopiedShard[]): Promise<void> {
-  const referred = new Set(shards.flatMap(({ key, sample }) => [key, sample?.key]));
-  const stray: string[] = [];
-  for await (const { key } of store.list(folder)) if (isShardCopy(key) && !referred.has(key)) stray.push(key);
-  await store.deleteKeys(stray);
+/** Run what the committed backup does not depend on. @returns why it failed */
+async function failureOf(tidy: () => Promise<void>): Promise<string | undefined> {
+  try {
+    await tidy();
+    return undefined;
+  } catch (error) {
+    if (!FleetError.is(error)) throw error;
+    return error.message;
+  }
 }

@@ -1,6 +1,6 @@
 /** The catalogue: operations, the operation lease of a cluster, and the clusters themselves. */
 import { sql, type Kysely } from 'kysely';
-import type { ClusterRow, Database } from '../src/clients/catalog.ts';
+import type { Catalog, ClusterRow, Database } from '../src/clients/catalog.ts';
 import type { BackupState, BackupTotals } from '../src/domain/backup.ts';
 import type { ChoreLeft } from '../src/domain/chores.ts';
 import { resolveSpec, type ClusterPhase, type ClusterRequest, type ClusterSpec } from '../src/domain/cluster.ts';
@@ -262,32 +262,44 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
     },
 
     /** Bring the index of backups in line with a commit record. */
-    async indexBackup(
-      input: ClusterRef & InBucket & { backup: string; state: BackupState; createdAt: string; totals?: BackupTotals },
-    ): Promise<void> {
-      const { tenant, cluster, backup, state, createdAt, totals, bucket } = input;
-      const change = {
-        state,
-        changed_at: new Date(),
-        bucket: bucket?.name ?? null,
-        bucket_region: bucket?.region ?? null,
-      };
-      await catalog.run('index the backup', (db) =>
-        db
-          .insertInto('backups')
-          .values({
-            tenant,
-            cluster,
-            backup,
-            ...change,
-            totals: totals === undefined ? null : JSON.stringify(totals),
-            created_at: new Date(createdAt),
-          })
-          .onConflict((conflict) => conflict.columns(['tenant', 'cluster', 'backup']).doUpdateSet(change))
-          .execute(),
-      );
+    async indexBackup(input: IndexEntry): Promise<void> {
+      await indexBackup(catalog, input);
     },
   };
+}
+
+/** A backup as the list shows it. */
+type IndexEntry = ClusterRef &
+  InBucket & {
+    readonly backup: string;
+    readonly state: BackupState;
+    readonly createdAt: string;
+    readonly totals?: BackupTotals;
+  };
+
+/** Bring the index of backups in line with a commit record. */
+export async function indexBackup(catalog: Catalog, input: IndexEntry): Promise<void> {
+  const { tenant, cluster, backup, state, createdAt, totals, bucket } = input;
+  const change = {
+    state,
+    changed_at: new Date(),
+    bucket: bucket?.name ?? null,
+    bucket_region: bucket?.region ?? null,
+  };
+  await catalog.run('index the backup', (db) =>
+    db
+      .insertInto('backups')
+      .values({
+        tenant,
+        cluster,
+        backup,
+        ...change,
+        totals: totals === undefined ? null : JSON.stringify(totals),
+        created_at: new Date(createdAt),
+      })
+      .onConflict((conflict) => conflict.columns(['tenant', 'cluster', 'backup']).doUpdateSet(change))
+      .execute(),
+  );
 }
 
 function byRef(db: Kysely<Database>, tenant: string, cluster: string) {

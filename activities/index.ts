@@ -12,6 +12,7 @@ import { createBackupLaneActivities } from './backup-lanes.ts';
 import { createBackupStoreActivities } from './backup-store.ts';
 import { createApiKeyActivities } from './api-key.ts';
 import { createCatalogActivities } from './catalog.ts';
+import { createChoreActivities } from './chores.ts';
 import { createClusterUpdateActivities } from './cluster-update.ts';
 import type { ActivityDeps } from './deps.ts';
 import { createHelmActivities } from './helm.ts';
@@ -33,6 +34,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createSnapshotTransferActivities(deps),
     ...createIncrementalTransferActivities(deps),
     ...createVerificationActivities(deps),
+    ...createSnapshotsLeftActivities(deps),
   };
   return {
     ...single,
@@ -48,7 +50,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createRecoveryActivities(deps),
     ...createRestoreActivities(deps),
     ...createRetentionActivities(deps),
-    ...createSnapshotsLeftActivities(deps),
+    ...createChoreActivities(deps),
     ...createAwsPlanActivities(deps),
     ...createAwsNetworkActivities(deps),
     ...createAwsControlPlaneActivities(deps),

@@ -9,6 +9,7 @@ import { attempt, heartbeats, keepInHeartbeats } from './context.ts';
 import type { createIncrementalTransferActivities } from './incremental-transfer.ts';
 import type { createQdrantActivities, NodeSnapshot } from './qdrant.ts';
 import type { createSnapshotTransferActivities } from './snapshot-transfer.ts';
+import type { createSnapshotsLeftActivities } from './snapshots-left.ts';
 import type { createVerificationActivities } from './verification.ts';
 
 export interface ShardPack {
@@ -32,7 +33,8 @@ type Steps = Pick<
 > &
   Pick<ReturnType<typeof createSnapshotTransferActivities>, 'transferShardSnapshot'> &
   Pick<ReturnType<typeof createIncrementalTransferActivities>, 'transferIncrementalShard'> &
-  Pick<ReturnType<typeof createVerificationActivities>, 'openCopiedShard'>;
+  Pick<ReturnType<typeof createVerificationActivities>, 'openCopiedShard'> &
+  Pick<ReturnType<typeof createSnapshotsLeftActivities>, 'noteSnapshotsLeft'>;
 
 /** Times that a snapshot may vanish from its node before the backup gives up. */
 const MAX_SNAPSHOTS = 3;
@@ -84,7 +86,7 @@ export function createShardPackActivities(steps: Steps) {
     const snapshot = await beating(() => steps.createShardSnapshot({ ...ref, task, known }));
     // Beats by the bytes that it moves: one that stands still is one that Temporal ends.
     const stored = await transfer(pack, task, snapshot);
-    await beating(() => steps.deleteShardSnapshot({ ...ref, task, name: snapshot.name }));
+    await beating(() => remove(pack, task, snapshot));
     const copy = { ...stored, location };
     const opened = stored.size <= engineMaxBytes ? await beating(() => steps.openCopiedShard(copy)) : undefined;
     return {
@@ -95,6 +97,18 @@ export function createShardPackActivities(steps: Steps) {
       ...(shardKey !== undefined && { shardKey }),
       sourcePeer: peer,
     };
+  }
+
+  /** The copy is what counts: a node that keeps its file is cleaned by the next backup or sweep. */
+  async function remove({ location, known }: ShardPack, task: ShardTask, { name }: NodeSnapshot): Promise<void> {
+    const { tenant, cluster } = location;
+    const ref = { tenant, cluster };
+    try {
+      await steps.deleteShardSnapshot({ ...ref, task, name });
+    } catch (error) {
+      if (!FleetError.is(error)) throw error;
+      await steps.noteSnapshotsLeft({ ...ref, peer: task.peer, tasks: [task], known });
+    }
   }
 
   async function transfer(

@@ -1,13 +1,15 @@
-import { CancellationScope, executeChild, workflowInfo } from '@temporalio/workflow';
+import { CancellationScope, executeChild, patched, workflowInfo } from '@temporalio/workflow';
+import type { BackupTotals } from '../src/domain/backup.ts';
 import { parseBackupInput } from '../src/domain/input.ts';
 import { inBucket, placeOf } from '../src/domain/naming.ts';
+import type { RetentionPolicy } from '../src/domain/retention.ts';
 import { SCHEDULED_START_TIME } from '../src/temporal-search-attributes.ts';
 import { BackupPeer, type CopiedLane } from './backup-peer.ts';
 import { RetentionSweep } from './retention-sweep.ts';
-import { control, persistent, preflight, queued } from './shared/activity-proxies.ts';
+import { committing, control, persistent, preflight, queued, recorded } from './shared/activity-proxies.ts';
 import { isFailure, leftoversOf, reasonOf, toWorkflowFailure } from './shared/failures.ts';
 import { checked } from './shared/input.ts';
-import { runOperation } from './shared/operation.ts';
+import { runOperation, type Ended } from './shared/operation.ts';
 
 const STEPS = {
   lease: 'Take the lease',
@@ -24,11 +26,13 @@ const MAX_CARRIED = 300;
  * Back a cluster up: one verified object per logical shard, the manifest and the commit record last. This is also what
  * a schedule starts; a scheduled run is named by its slot.
  *
+ * Point of no return: the record says COMMITTED. Whether it does is asked of the record and of nothing else.
+ *
  * Input: `{"tenant":"acme","cluster":"docs"}`; see `BackupInput` for the rest.
  */
 export async function BackupCluster(
   input: unknown,
-): Promise<{ backup: string; bytes: number; points: number; shards: number; collections: number }> {
+): Promise<Ended<{ backup: string; bytes: number; points: number; shards: number; collections: number }>> {
   const { tenant, cluster, collections, format = 'full', retention } = checked(input, parseBackupInput);
   const ref = { tenant, cluster };
   const steps = Object.values(STEPS).filter((step) => retention !== undefined || step !== STEPS.retention);
@@ -60,7 +64,10 @@ export async function BackupCluster(
         ].join('; '),
     );
     const { location, attempt, transferQueue, lanes, startedAt, smallBytes = 0, engineMaxBytes = 0 } = plan;
-    operation.saga.add(`unfinished backup ${location.backup}`, () => persistent.abandonBackup({ location, attempt }));
+    let settled = false;
+    operation.saga.add(`unfinished backup ${location.backup}`, async () => {
+      if (!settled) await persistent.abandonBackup({ location, attempt });
+    });
 
     const copies = await operation.step(STEPS.copy, async () => {
       let copied = 0;
@@ -89,43 +96,98 @@ export async function BackupCluster(
       });
       return allOrFirstFailure(running);
     });
+    const left = copies.reduce((sum, lane) => sum + (lane.left ?? 0), 0);
+    if (left > 0) {
+      operation.warn(`Snapshots of ${left} shards are still on the nodes. The next backup or sweep removes them.`);
+    }
 
-    const totals = await operation.step(
+    const { untidied, ...totals } = await operation.step(
       STEPS.commit,
-      async () => {
-        const committed = await control.commitBackup({
-          ...{ location, attempt, startedAt, spec },
-          shards: copies.flatMap(({ copied }) => copied),
-          lists: copies.flatMap(({ lists }) => lists),
-        });
-        const { backup } = location;
-        // The backup exists from here on, so it is listed even if the operation is cancelled now.
-        await CancellationScope.nonCancellable(() =>
-          persistent.indexBackup({
-            ...{ ...ref, ...inBucket(location), backup, state: 'COMMITTED', createdAt: startedAt },
-            totals: committed,
-          }),
-        );
-        return committed;
-      },
+      commit,
       ({ bytes, points }) => `${points} points, ${(bytes / 1e6).toFixed(1)} MB`,
     );
+    operation.pointOfNoReturn();
+    if (untidied !== undefined) {
+      const what = { backup: location.backup, attempt };
+      operation.tidying.handOver(
+        'uploads and copies that the backup does not need',
+        { ...ref, kind: 'backup-uploads', what },
+        untidied,
+      );
+    }
+    const entry = { ...ref, ...inBucket(location), backup: location.backup, createdAt: startedAt, totals } as const;
+    // It is listed even if the operation is cancelled now.
+    await CancellationScope.nonCancellable(() => {
+      const chore = { ...ref, kind: 'backup-index', what: { backup: location.backup } } as const;
+      return operation.tidying.now(`entry of backup ${location.backup} in the list`, chore, (options) =>
+        persistent.indexBackup.executeWithOptions(options, [{ ...entry, state: 'COMMITTED' }]),
+      );
+    });
 
-    if (retention !== undefined) {
-      // The backup stands whatever becomes of the sweep.
+    if (retention !== undefined) await applyRetention(retention);
+    return { backup: location.backup, ...totals };
+
+    /**
+     * A complete copy waits for its commit for hours. When that ends without an answer, the record decides, which only
+     * the first of two writers gets: either it says that this run committed, or nobody can commit any more.
+     */
+    async function commit(): Promise<BackupTotals & { readonly untidied?: string }> {
       try {
-        await operation.step(STEPS.retention, () =>
-          executeChild(RetentionSweep, {
-            workflowId: `${workflowInfo().workflowId}/retention`,
-            args: [{ ...ref, policy: retention }],
-          }),
-        );
+        return await control.commitBackup.executeWithOptions(committing(`Commit ${location.backup}`), [
+          {
+            ...{ location, attempt, startedAt, spec },
+            shards: copies.flatMap(({ copied }) => copied),
+            lists: copies.flatMap(({ lists }) => lists),
+          },
+        ]);
       } catch (error) {
-        if (!isFailure(error)) throw error;
-        operation.skip(STEPS.retention, reasonOf(error).message);
+        if (!isFailure(error) || !patched('record-decides-on-commit')) throw error;
+        settled = true;
+        const committed = await CancellationScope.nonCancellable(() => settle(error));
+        if (committed === undefined) throw error;
+        return committed;
       }
     }
-    return { backup: location.backup, ...totals };
+
+    /** @returns what was committed, or `undefined` when the backup is given up */
+    async function settle(error: unknown): Promise<BackupTotals | undefined> {
+      try {
+        const { committed } = await persistent.abandonBackup.executeWithOptions(
+          recorded(`Ask the record of ${location.backup} whether it was committed, else give it up`),
+          [{ location, attempt }],
+        );
+        return committed;
+      } catch (problem) {
+        if (!isFailure(problem)) throw problem;
+        const { message } = reasonOf(problem);
+        const chore = { ...ref, kind: 'backup-index', what: { backup: location.backup } } as const;
+        operation.tidying.handOver(
+          `backup ${location.backup}, of which nobody knows whether it is committed`,
+          chore,
+          message,
+        );
+        throw toWorkflowFailure(error, [`unfinished backup ${location.backup} (${message})`]);
+      }
+    }
+
+    /** The backup stands whatever becomes of the sweep. */
+    async function applyRetention(policy: RetentionPolicy): Promise<void> {
+      const sweep = () =>
+        operation.step(STEPS.retention, () =>
+          executeChild(RetentionSweep, {
+            workflowId: `${workflowInfo().workflowId}/retention`,
+            args: [{ ...ref, policy }],
+          }),
+        );
+      try {
+        await (operation.isPastReturn ? CancellationScope.nonCancellable(sweep) : sweep());
+      } catch (error) {
+        if (!isFailure(error)) throw error;
+        const { message } = reasonOf(error);
+        operation.skip(STEPS.retention, message);
+        operation.warn(`The retention policy was not applied: ${message}`);
+      }
+    }
   });
 }
 

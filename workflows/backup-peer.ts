@@ -3,16 +3,17 @@ import {
   continueAsNew,
   isCancellation,
   log,
+  patched,
   setCurrentDetails,
   workflowInfo,
 } from '@temporalio/workflow';
 import type { CopiedShard } from '../activities/backup-store.ts';
 import type { NodeSnapshot } from '../activities/qdrant.ts';
 import type { BackupFormat, ShardEntry } from '../src/domain/backup.ts';
-import { backupKeys, inBucket, type BackupLocation } from '../src/domain/naming.ts';
+import { backupKeys, inBucket, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
 import { isSmall, packShards } from '../src/domain/packing.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
-import { control, described, persistent, polled, snapshotting, streaming } from './shared/activity-proxies.ts';
+import { briefly, control, persistent, polled, snapshotting, streaming } from './shared/activity-proxies.ts';
 import { hasCode, isFailure, reasonOf, toWorkflowFailure } from './shared/failures.ts';
 
 export interface BackupPeerInput {
@@ -40,6 +41,8 @@ export interface CopiedLane {
   readonly copied: readonly CopiedShard[];
   /** Keys of lists of what is not in `copied`. */
   readonly lists: readonly string[];
+  /** Shards whose snapshots could not be removed from the node yet. */
+  readonly left?: number;
 }
 
 type Stored = Pick<ShardEntry, 'key' | 'size' | 'sha256' | 'crc32' | 'incremental'>;
@@ -55,12 +58,15 @@ export async function BackupPeer(input: BackupPeerInput): Promise<CopiedLane> {
   try {
     const { location, attempt, peer, smallBytes = 0, maxCarried = Number.POSITIVE_INFINITY } = input;
     const lane = { location, attempt, peer };
-    let { shards, copied, lists }: CopiedLane = input.done ?? { shards: 0, copied: [], lists: [] };
+    let { shards, copied, lists, left = 0 }: CopiedLane = input.done ?? { shards: 0, copied: [], lists: [] };
+    const onLeft = () => {
+      left += 1;
+    };
     while (shards < input.shards) {
       const { tasks, known } = await control.nextShards({ ...lane, from: shards });
       for (const group of packShards(tasks, smallBytes)) {
         setCurrentDetails(`Shard ${shards + 1} of ${input.shards}: ${nameOf(group)}`);
-        copied = [...copied, ...(await backUpGroup(input, known, group))];
+        copied = [...copied, ...(await backUpGroup(input, known, group, onLeft))];
         shards += group.length;
         if (copied.length > maxCarried) {
           const { key } = await control.storeCopied({ ...lane, from: shards - copied.length, shards: copied });
@@ -68,11 +74,11 @@ export async function BackupPeer(input: BackupPeerInput): Promise<CopiedLane> {
           copied = [];
         }
         if (workflowInfo().continueAsNewSuggested && shards < input.shards) {
-          await continueAsNew<typeof BackupPeer>({ ...input, done: { shards, copied, lists } });
+          await continueAsNew<typeof BackupPeer>({ ...input, done: { shards, copied, lists, left } });
         }
       }
     }
-    return { shards, copied, lists };
+    return { shards, copied, lists, ...(left > 0 && { left }) };
   } catch (error) {
     // Continue-as-new is thrown too and is neither.
     if (isCancellation(error) || !isFailure(error)) throw error;
@@ -85,10 +91,11 @@ async function backUpGroup(
   input: BackupPeerInput,
   known: readonly string[],
   group: readonly ShardTask[],
+  onLeft: () => void,
 ): Promise<readonly CopiedShard[]> {
   const [task] = group;
   if (task === undefined) return [];
-  if (!isSmall(task, input.smallBytes ?? 0)) return [await backUpShard(input, known, task)];
+  if (!isSmall(task, input.smallBytes ?? 0)) return [await backUpShard(input, known, task, onLeft)];
   const { location, attempt, transferQueue, engineMaxBytes = 0 } = input;
   try {
     return await control.copyShardPack.executeWithOptions(streaming(transferQueue, `Copy ${nameOf(group)}`), [
@@ -102,12 +109,16 @@ async function backUpGroup(
       },
     ]);
   } catch (error) {
-    const leftovers = await CancellationScope.nonCancellable(() => cleanUp(input, known, group));
-    throw leftovers.length === 0 ? error : toWorkflowFailure(error, leftovers);
+    throw await cleanUp(input, known, group, error);
   }
 }
 
-async function backUpShard(input: BackupPeerInput, known: readonly string[], task: ShardTask): Promise<CopiedShard> {
+async function backUpShard(
+  input: BackupPeerInput,
+  known: readonly string[],
+  task: ShardTask,
+  onLeft: () => void,
+): Promise<CopiedShard> {
   const { location, attempt, transferQueue, peer } = input;
   const { tenant, cluster } = location;
   const ref = { tenant, cluster };
@@ -122,7 +133,7 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
       ]);
       const stored = await transfer(snapshot);
       // The node's file goes as soon as it is copied; what is looked at from here on is the copy.
-      await remove(snapshot.name);
+      await remove(snapshot);
       const { exact, sample } = await openCopy(stored);
       const points = { ...snapshot.points, ...(exact !== undefined && { exact }) };
       return {
@@ -136,9 +147,9 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
         sourcePeer: peer,
       };
     } catch (error) {
-      const leftovers = await CancellationScope.nonCancellable(() => cleanUp(input, known, [task]));
+      const failure = await cleanUp(input, known, [task], error);
       if (hasCode(error, 'SnapshotVanished') && round < MAX_SNAPSHOTS) continue;
-      throw leftovers.length === 0 ? error : toWorkflowFailure(error, leftovers);
+      throw failure;
     }
   }
 
@@ -167,44 +178,70 @@ async function backUpShard(input: BackupPeerInput, known: readonly string[], tas
     return { exact: points, sample };
   }
 
-  function remove(name: string): Promise<void> {
-    return control.deleteShardSnapshot.executeWithOptions(described(`Remove the node's copy of ${what}`), [
-      { ...ref, task, name },
-    ]);
+  /** The copy is what counts: a node that keeps its file is cleaned by the next backup or sweep. */
+  async function remove({ name }: NodeSnapshot): Promise<void> {
+    try {
+      await control.deleteShardSnapshot.executeWithOptions(briefly(`Remove the node's copy of ${what}`), [
+        { ...ref, task, name },
+      ]);
+    } catch (error) {
+      if (!isFailure(error) || isCancellation(error) || !patched('node-snapshots-are-left')) throw error;
+      log.warn(`could not remove a snapshot of ${what} from peer ${peer}`, { ...reasonOf(error) });
+      await note({ ...ref, peer, tasks: [task], known });
+      onLeft();
+    }
   }
+}
+
+/** Seconds that a node may take until what is left on it is left to a sweep: the backup holds its cluster meanwhile. */
+const SWEEP_SECONDS = 60;
+
+interface Left extends ClusterRef {
+  readonly peer: string;
+  readonly tasks: readonly ShardTask[];
+  readonly known: readonly string[];
 }
 
 /**
  * Whatever was made for these shards goes, whether or not its name ever came back. Data in the bucket is the parent's.
  * What cannot be removed is noted: the next backup of the cluster, or the next sweep, removes it.
  *
- * @returns what could not be removed; the failure that led here stays the one that is told
+ * @returns the failure that led here, with what could not be removed; a cancellation stays one when that is noted
  */
-async function cleanUp(
+function cleanUp(
   { location, peer }: BackupPeerInput,
   known: readonly string[],
   tasks: readonly ShardTask[],
-): Promise<string[]> {
+  error: unknown,
+): Promise<unknown> {
   const { tenant, cluster } = location;
   const what = nameOf(tasks);
   const left = { tenant, cluster, peer, tasks, known };
+  return CancellationScope.nonCancellable(async () => {
+    try {
+      const options = polled(SWEEP_SECONDS, `Remove what is left of ${what} on its node`);
+      await persistent.sweepShardSnapshots.executeWithOptions(options, [left]);
+      return error;
+    } catch (problem) {
+      if (!isFailure(problem)) throw problem;
+      const noted = await note(left);
+      if (noted && isCancellation(error) && patched('node-snapshots-are-left')) return error;
+      return toWorkflowFailure(error, [`a snapshot of ${what} on peer ${peer} (${reasonOf(problem).message})`]);
+    }
+  });
+}
+
+/** @returns whether a later backup or sweep knows of it */
+async function note(left: Left): Promise<boolean> {
   try {
-    const options = polled(300, `Remove what is left of ${what} on its node`);
-    await persistent.sweepShardSnapshots.executeWithOptions(options, [left]);
-    return [];
+    await persistent.noteSnapshotsLeft(left);
+    return true;
   } catch (error) {
     if (!isFailure(error)) throw error;
-    await note();
-    return [`a snapshot of ${what} on peer ${peer} (${reasonOf(error).message})`];
-  }
-
-  async function note(): Promise<void> {
-    try {
-      await persistent.noteSnapshotsLeft(left);
-    } catch (error) {
-      if (!isFailure(error)) throw error;
-      log.error(`could not note a snapshot of ${what} that is left on peer ${peer}`, { ...reasonOf(error) });
-    }
+    log.error(`could not note a snapshot of ${nameOf(left.tasks)} that is left on peer ${left.peer}`, {
+      ...reasonOf(error),
+    });
+    return false;
   }
 }
 

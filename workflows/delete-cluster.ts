@@ -16,7 +16,7 @@ import { isFailure } from './shared/failures.ts';
 import { checked } from './shared/input.ts';
 import { AWS_REMOVAL_STEPS, awsKubernetesExists, removeAws } from './shared/aws-infrastructure.ts';
 import { hasMachines, startMachines, stopMachines, trimMachines } from './shared/aws-machines.ts';
-import { runOperation, type Operation } from './shared/operation.ts';
+import { runOperation, type Ended, type Operation } from './shared/operation.ts';
 import { REMOVAL_SECONDS } from './provision-cluster.ts';
 
 const STEPS = {
@@ -52,9 +52,12 @@ const undeleteSignal = defineSignal('undelete');
  * With `finalBackup` a backup is committed before anything goes. With `undoHours` the cluster is suspended for so long,
  * and the signal `undelete`, or a cancellation, brings it back.
  *
+ * Points of no return: the final backup is committed, and stays; `undoHours` are over, and the removal can only go on,
+ * by deleting the cluster again where it stopped; nothing of it is left, and only the catalogue has to forget it.
+ *
  * Input: `{"tenant":"acme","cluster":"docs"}`; see `DeleteInput` for the rest.
  */
-export async function DeleteCluster(input: unknown): Promise<Deleted> {
+export async function DeleteCluster(input: unknown): Promise<Ended<Deleted>> {
   const { finalBackup = false, undoHours = 0, ...ref } = checked(input, parseDeleteInput);
   let undelete = false;
   setHandler(undeleteSignal, () => {
@@ -73,7 +76,7 @@ export async function DeleteCluster(input: unknown): Promise<Deleted> {
     });
     if (
       undoHours > 0 &&
-      (await operation.step(UNDO, () => undone(new Change(ref, spec), deleteAfter, () => undelete)))
+      (await operation.step(UNDO, () => undone(operation, new Change(ref, spec), deleteAfter, () => undelete)))
     ) {
       for (const step of [STEPS.chart, STEPS.volumes, STEPS.namespace, STEPS.forget])
         operation.skip(step, 'taken back');
@@ -91,11 +94,15 @@ export async function DeleteCluster(input: unknown): Promise<Deleted> {
     const asleep = undoHours > 0 || spec.suspended === true;
     const canDrain = inKubernetes && !(asleep && hasMachines(spec) && aws?.create.controlPlane === true);
     const kept = aws === undefined ? null : (await removeAws(operation, ref, aws, canDrain)).kept;
-    const { schedules } = await operation.step(
-      STEPS.forget,
-      () => control.forgetCluster(ref),
-      (forgotten) => `${forgotten.schedules} schedules removed`,
-    );
+    operation.pointOfNoReturn();
+    const forget = () =>
+      operation.step(
+        STEPS.forget,
+        () => control.forgetCluster(ref),
+        (forgotten) => `${forgotten.schedules} schedules removed`,
+      );
+    // Nothing of it is left; a cancellation comes too late, and a failure means that it has to be deleted again.
+    const { schedules } = await (operation.isPastReturn ? CancellationScope.nonCancellable(forget) : forget());
     return { ...ref, schedules, ...(backup !== undefined && { backup }), ...(kept !== null && { bucket: kept }) };
   });
 }
@@ -118,7 +125,12 @@ async function backUp(ref: ClusterRef): Promise<string> {
 }
 
 /** Keep the cluster asleep until its time is up, or bring it back. */
-async function undone(change: Change, deleteAfter: string, asked: () => boolean): Promise<boolean> {
+async function undone(
+  operation: Operation,
+  change: Change,
+  deleteAfter: string,
+  asked: () => boolean,
+): Promise<boolean> {
   const { ref, spec } = change;
   const asleep = spec.suspended === true;
   try {
@@ -131,7 +143,7 @@ async function undone(change: Change, deleteAfter: string, asked: () => boolean)
       }
     }
     if (!(await condition(asked, Math.max(Date.parse(deleteAfter) - Date.now(), 1)))) return false;
-    await change.settle(bringBack);
+    await change.settle(bringBack, operation);
     return true;
   } catch (error) {
     if (!isFailure(error)) throw error;

@@ -1,10 +1,10 @@
 import { parseProvisionInput } from '../src/domain/input.ts';
 import { outputsOf, type ClusterOutputs } from '../src/domain/kubernetes-objects.ts';
 import { supportedProvider } from '../src/domain/provider.ts';
-import { control, described, persistent, polled } from './shared/activity-proxies.ts';
+import { control, described, persistent, polled, recorded } from './shared/activity-proxies.ts';
 import { AWS_STEPS, provisionAws } from './shared/aws-infrastructure.ts';
 import { checked } from './shared/input.ts';
-import { runOperation } from './shared/operation.ts';
+import { runOperation, type Ended } from './shared/operation.ts';
 
 const STEPS = {
   lease: 'Take the lease',
@@ -24,11 +24,13 @@ export const REMOVAL_SECONDS = 900;
 /**
  * Make a Qdrant cluster: namespace, API key, Helm release, collections. Fails and cancels without leaving anything.
  *
+ * Point of no return: all collections are there. The cluster stays from then on, whatever cannot be recorded.
+ *
  * Input: `{"tenant":"acme","cluster":"docs","nodes":3}`; see `ProvisionInput` for the rest.
  */
 export async function ProvisionCluster(
   input: unknown,
-): Promise<{ tenant: string; cluster: string; qdrantVersion: string } & ClusterOutputs> {
+): Promise<Ended<{ tenant: string; cluster: string; qdrantVersion: string } & ClusterOutputs>> {
   const { tenant, cluster, readyTimeoutSeconds = 900, ...request } = checked(input, parseProvisionInput);
   const ref = { tenant, cluster };
   return runOperation({ kind: 'provision', ref, steps: Object.values(STEPS) }, async (operation) => {
@@ -89,7 +91,13 @@ export async function ProvisionCluster(
       }
     });
 
-    await operation.step(STEPS.register, () => control.setClusterPhase({ ...ref, phase: 'HEALTHY' }));
+    operation.pointOfNoReturn();
+    const waiting = recorded("Set the cluster's phase");
+    await operation.afterwards(`${tenant}/${cluster} is ready, and its phase does not say so yet`, () =>
+      operation.step(STEPS.register, () =>
+        control.setClusterPhase.executeWithOptions(waiting, [{ ...ref, phase: 'HEALTHY' }]),
+      ),
+    );
     return { ...ref, qdrantVersion, ...outputsOf(ref, spec) };
   });
 }

@@ -1,8 +1,10 @@
+import { isCancellation, patched } from '@temporalio/workflow';
 import { parseRetentionInput } from '../src/domain/input.ts';
 import { decideRetention, RETENTION_DEFAULTS, type RetentionDecision } from '../src/domain/retention.ts';
 import { control, described } from './shared/activity-proxies.ts';
+import { isFailure, reasonOf } from './shared/failures.ts';
 import { checked } from './shared/input.ts';
-import { runOperation } from './shared/operation.ts';
+import { runOperation, type Ended } from './shared/operation.ts';
 
 const STEPS = {
   lease: 'Take the lease',
@@ -18,17 +20,22 @@ const HOUR = 3_600_000;
  * Apply a retention policy to a cluster's backups, finish interrupted removals and collect unfinished backups. The
  * last good backup is never removed. A marked backup keeps its data for `undoHours`.
  *
+ * Point of no return: of each backup, its record: marked it can be taken back, PURGING it cannot. What earlier operations
+ * on the cluster could not tidy is done too.
+ *
  * Input: `{"tenant":"acme","cluster":"docs","policy":{"keepLast":7}}`; `"dryRun":true` only reports.
  */
-export async function RetentionSweep(input: unknown): Promise<{
-  decisions: RetentionDecision[];
-  marked: string[];
-  purged: string[];
-  collected: string[];
-  /** Removed from the lists, but kept because these backups refer to their blocks. */
-  held: Record<string, readonly string[]>;
-  dryRun: boolean;
-}> {
+export async function RetentionSweep(input: unknown): Promise<
+  Ended<{
+    decisions: RetentionDecision[];
+    marked: string[];
+    purged: string[];
+    collected: string[];
+    /** Removed from the lists, but kept because these backups refer to their blocks. */
+    held: Record<string, readonly string[]>;
+    dryRun: boolean;
+  }>
+> {
   const { tenant, cluster, policy, dryRun = false } = checked(input, parseRetentionInput);
   const ref = { tenant, cluster };
   return runOperation({ kind: 'retention', ref, steps: Object.values(STEPS) }, async (operation) => {
@@ -60,7 +67,7 @@ export async function RetentionSweep(input: unknown): Promise<{
         for (const backup of falling) {
           const at = placed(backup);
           const state = await control.markBackupDeleting.executeWithOptions(described(`Mark ${backup}`), [at]);
-          await control.indexBackup({ ...at, state, createdAt: createdAt(backup) });
+          await index({ ...at, state, createdAt: createdAt(backup) });
           marked.push(backup);
         }
       },
@@ -81,7 +88,7 @@ export async function RetentionSweep(input: unknown): Promise<{
             described(`Remove the data of ${backup}`),
             [at],
           );
-          await control.indexBackup({ ...at, state, createdAt: createdAt(backup) });
+          await index({ ...at, state, createdAt: createdAt(backup) });
           if (state === 'DELETED') purged.push(backup);
           if (heldBy !== undefined) held[backup] = heldBy;
         }
@@ -102,12 +109,38 @@ export async function RetentionSweep(input: unknown): Promise<{
           ]);
           if (state === 'ABORTED') collected.push(backup);
         }
-        return control.removeSnapshotsLeft(ref);
+        return removeLeft();
       },
       ({ removed, left }) =>
         `${collected.length} collected, ${removed} snapshots removed from nodes${left === 0 ? '' : `, ${left} shards still to clean`}`,
     );
+    operation.pointOfNoReturn();
+    await operation.afterwards(
+      `Something that earlier operations on ${tenant}/${cluster} left is still to do`,
+      async () => {
+        if (patched('sweep-does-chores')) await control.workOffChores(ref);
+      },
+    );
     return { decisions, marked, purged, collected, held, dryRun };
+
+    /** The record counts; the list follows, now or by the next sweep. */
+    function index(entry: Parameters<typeof control.indexBackup>[0]): Promise<void> {
+      const chore = { ...ref, kind: 'backup-index', what: { backup: entry.backup } } as const;
+      return operation.tidying.now(`entry of backup ${entry.backup} in the list`, chore, (options) =>
+        control.indexBackup.executeWithOptions(options, [entry]),
+      );
+    }
+
+    /** What cannot be removed stays noted for the next sweep. */
+    async function removeLeft(): Promise<{ removed: number; left: number }> {
+      try {
+        return await control.removeSnapshotsLeft(ref);
+      } catch (error) {
+        if (!isFailure(error) || isCancellation(error) || !patched('sweep-goes-on-with-snapshots')) throw error;
+        operation.warn(`Snapshots that backups left may still be on the nodes: ${reasonOf(error).message}`);
+        return { removed: 0, left: 0 };
+      }
+    }
   });
 }
 

@@ -5,7 +5,7 @@ import { compareVersions, parseVersion } from '../src/domain/releases.ts';
 import { control, polled } from './shared/activity-proxies.ts';
 import { Change } from './shared/change.ts';
 import { checked } from './shared/input.ts';
-import { runOperation } from './shared/operation.ts';
+import { runOperation, type Ended } from './shared/operation.ts';
 
 const STEPS = {
   lease: 'Take the lease',
@@ -26,9 +26,13 @@ const GRACE_SECONDS = 300;
  * users see the new one, and the old one goes only after they had time to take it up. The keys are in the cluster's
  * Secret and nowhere else. Interrupted anywhere, the key in the Secret is good on every pod, and the same again goes on.
  *
+ * Point of no return: the last pod has dropped the old key. No stage is ever undone.
+ *
  * Input: `{"tenant":"acme","cluster":"docs"}`; see `RotateInput` for the rest.
  */
-export async function RotateApiKey(input: unknown): Promise<{ tenant: string; cluster: string; restarts: number }> {
+export async function RotateApiKey(
+  input: unknown,
+): Promise<Ended<{ tenant: string; cluster: string; restarts: number }>> {
   const { allowDowntime, graceSeconds = GRACE_SECONDS, readyTimeoutSeconds, ...ref } = checked(input, parseRotateInput);
   return runOperation({ kind: 'rotate-key', ref, steps: Object.values(STEPS) }, async (operation) => {
     await operation.step(STEPS.lease, () => control.takeLease({ ...ref, mode: 'exclusive' }));
@@ -48,7 +52,7 @@ export async function RotateApiKey(input: unknown): Promise<{ tenant: string; cl
       await operation.step(STEPS.grace, () => sleep(graceSeconds * 1000));
       restarts += await roll('settled');
       return { ...ref, restarts };
-    });
+    }, operation);
 
     function roll(stage: 'added' | 'switched' | 'settled'): Promise<number> {
       return operation.step(

@@ -6,7 +6,7 @@ import { control } from './shared/activity-proxies.ts';
 import { hasMachines, startMachines, stopMachines, trimMachines } from './shared/aws-machines.ts';
 import { Change } from './shared/change.ts';
 import { checked } from './shared/input.ts';
-import { runOperation } from './shared/operation.ts';
+import { runOperation, type Ended } from './shared/operation.ts';
 
 const LEASE = 'Take the lease';
 const SUSPEND = {
@@ -26,9 +26,13 @@ const RESUME = {
  * Stop a cluster and keep it: no pods run, data, volume claims, API key and backups stay, schedules are paused. Machines
  * that were made for it are stopped too.
  *
+ * Point of no return: the pods are told to stop. What fails later leaves the cluster suspended; the same again goes on.
+ *
  * Input: `{"tenant":"acme","cluster":"docs"}`.
  */
-export async function SuspendCluster(input: unknown): Promise<{ tenant: string; cluster: string; schedules: number }> {
+export async function SuspendCluster(
+  input: unknown,
+): Promise<Ended<{ tenant: string; cluster: string; schedules: number }>> {
   const ref = checked(input, parseSuspendInput);
   return runOperation({ kind: 'suspend', ref, steps: [LEASE, ...Object.values(SUSPEND)] }, async (operation) => {
     await operation.step(LEASE, () => control.takeLease({ ...ref, mode: 'exclusive' }));
@@ -48,16 +52,20 @@ export async function SuspendCluster(input: unknown): Promise<{ tenant: string; 
       await operation.step(SUSPEND.gone, () => change.awaitPodsGone(0));
       if (machines) await operation.step(STOP_MACHINES, () => stopMachines(ref, change.spec));
       return { ...ref, schedules };
-    });
+    }, operation);
   });
 }
 
 /**
  * Start a suspended cluster again, and come back when every replica is Active.
  *
+ * Point of no return: the pods are told to start. What fails later leaves them running; the same again goes on.
+ *
  * Input: `{"tenant":"acme","cluster":"docs"}`.
  */
-export async function ResumeCluster(input: unknown): Promise<{ tenant: string; cluster: string; schedules: number }> {
+export async function ResumeCluster(
+  input: unknown,
+): Promise<Ended<{ tenant: string; cluster: string; schedules: number }>> {
   const { readyTimeoutSeconds, ...ref } = checked(input, parseResumeInput);
   return runOperation({ kind: 'resume', ref, steps: [LEASE, ...Object.values(RESUME)] }, async (operation) => {
     await operation.step(LEASE, () => control.takeLease({ ...ref, mode: 'exclusive' }));
@@ -79,7 +87,7 @@ export async function ResumeCluster(input: unknown): Promise<{ tenant: string; c
         (running) => `${running.schedules} resumed`,
       );
       return { ...ref, schedules };
-    });
+    }, operation);
   });
 }
 

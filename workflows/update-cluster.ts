@@ -16,7 +16,7 @@ import { changeMachines, isMachineStep, machineWords } from './shared/aws-machin
 import { Change } from './shared/change.ts';
 import { isFailure, reasonOf } from './shared/failures.ts';
 import { checked } from './shared/input.ts';
-import { runOperation, type Operation } from './shared/operation.ts';
+import { runOperation, type Ended, type Operation } from './shared/operation.ts';
 
 const LEASE = 'Take the lease';
 const PLAN = 'Look at the cluster';
@@ -39,11 +39,14 @@ const ABORT_SECONDS = 120;
  * done, so repeating an update that failed or was cancelled goes on where it stopped. Every step leaves a working
  * cluster, and the catalogue says what it is made of.
  *
+ * Point of no return: of each step, the chart that was applied with it, except that pods which do not come up with it are
+ * put back; of the whole, the last step.
+ *
  * Input: `{"tenant":"acme","cluster":"docs","nodes":5}`; see `UpdateInput` for the rest.
  */
 export async function UpdateCluster(
   input: unknown,
-): Promise<{ steps: readonly string[]; downtime: readonly string[]; notes?: readonly string[] }> {
+): Promise<Ended<{ steps: readonly string[]; downtime: readonly string[]; notes?: readonly string[] }>> {
   const {
     tenant,
     cluster,
@@ -81,7 +84,7 @@ export async function UpdateCluster(
           perform(step, name, change, { operation, input, request, moveTimeoutSeconds }),
         );
       }
-    });
+    }, operation);
     return { steps: names, downtime: plan.downtime };
   });
 }

@@ -2,9 +2,10 @@ import { ApplicationFailure } from '@temporalio/workflow';
 import type { ShardRef, ShardVerdict } from '../activities/verification.ts';
 import { parseVerifyInput } from '../src/domain/input.ts';
 import { placeOf, type BackupLocation } from '../src/domain/naming.ts';
-import { control, persistent, preflight, streaming } from './shared/activity-proxies.ts';
+import { control, preflight, streaming } from './shared/activity-proxies.ts';
+import { leaveBackup } from './shared/leave-backup.ts';
 import { checked } from './shared/input.ts';
-import { runOperation } from './shared/operation.ts';
+import { runOperation, type Ended } from './shared/operation.ts';
 
 const STEPS = {
   open: 'Open the backup',
@@ -20,15 +21,17 @@ const PARALLEL_SHARDS = 4;
  * configuration sets, opened and counted by Qdrant's own engine, without any cluster. The outcome is written beside the
  * backup.
  *
+ * Point of no return: the outcome is written down.
+ *
  * Input: `{"tenant":"acme","cluster":"docs","backup":"<id>"}`.
  */
 export async function VerifyBackup(
   input: unknown,
-): Promise<{ backup: string; shards: number; bytes: number; opened: number }> {
+): Promise<Ended<{ backup: string; shards: number; bytes: number; opened: number }>> {
   const { tenant, cluster, backup } = checked(input, parseVerifyInput);
   return runOperation({ kind: 'verify', ref: { tenant, cluster }, steps: Object.values(STEPS) }, async (operation) => {
     const lease = { tenant, source: cluster, backup };
-    operation.saga.add(`lease on backup ${backup}`, () => persistent.closeBackup(lease));
+    leaveBackup(operation, lease);
     const { location, shards, transferQueue } = await operation.step(
       STEPS.open,
       async () => {
@@ -66,13 +69,13 @@ export async function VerifyBackup(
         attestation: { kind, shards: shards.length, bytes, opened, problems: problems.slice(0, 100) },
       });
     });
+    operation.pointOfNoReturn();
     if (problems.length > 0) {
       throw ApplicationFailure.nonRetryable(
         `Backup ${backup} is damaged: ${problems.slice(0, 10).join('; ')}. Restore from another one.`,
         'IntegrityMismatch',
       );
     }
-    await control.closeBackup(lease);
     return { backup, shards: shards.length, bytes, opened };
   });
 }

@@ -12,7 +12,7 @@ const SHA = 'a'.repeat(64);
 const PACK = { location: LOCATION, attempt: 'run-1', tasks: TASKS, known: ['old'] };
 
 /** The steps of a node that answers at once, and the order in which they were taken. */
-function steps(change: { transfer?: (shard: number) => void } = {}) {
+function steps(change: { transfer?: (shard: number) => void; remove?: () => void } = {}) {
   const taken: string[] = [];
   const activities = createShardPackActivities({
     createShardSnapshot: ({ task }) => {
@@ -32,6 +32,11 @@ function steps(change: { transfer?: (shard: number) => void } = {}) {
     },
     deleteShardSnapshot: ({ name }) => {
       taken.push(`delete ${name}`);
+      change.remove?.();
+      return Promise.resolve();
+    },
+    noteSnapshotsLeft: ({ peer, tasks, known }) => {
+      taken.push(`note ${tasks.map(({ shard }) => shard).join()} on ${peer} but ${known.join()}`);
       return Promise.resolve();
     },
     openCopiedShard: () => Promise.resolve({ points: 4, sample: { key: 'sample', sha256: 'cc', points: 4 } }),
@@ -53,6 +58,18 @@ function environment(info: ConstructorParameters<typeof MockActivityEnvironment>
 const each = (shard: number) => [`make ${shard}`, `copy shard-${shard}.${'a'.repeat(16)}.snapshot`, `delete s${shard}`];
 
 describe('a pack', () => {
+  test('a node that keeps its snapshot does not fail the copy: the snapshot is noted for a later removal', async () => {
+    const { taken, activities } = steps({
+      remove: () => {
+        throw new FleetError('QdrantUnavailable', 'Nobody answers.');
+      },
+    });
+    const { env } = environment();
+    const copied: CopiedShard[] = await env.run(() => activities.copyShardPack({ ...PACK, tasks: TASKS.slice(0, 1) }));
+    expect(copied).toHaveLength(1);
+    expect(taken.slice(-2)).toEqual(['delete s0', 'note 0 on 1 but old']);
+  });
+
   test('is copied one shard after the other, each removed from its node before the next is made', async () => {
     const { taken, activities } = steps();
     const { env, beats } = environment();

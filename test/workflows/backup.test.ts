@@ -234,10 +234,30 @@ describe.concurrent('BackupCluster', () => {
     });
   });
 
-  test('cancelled, and no node can be swept: the end names what was left on each of them', async () => {
+  test('cancelled, and no node can be swept: what was left is noted for a later removal, and it is just cancelled', async () => {
     const run = await workflows.start('BackupCluster', REF, {
       transferShardSnapshot: untilCancelled,
       sweepShardSnapshots: gaveUp('QdrantUnavailable', 'Nobody answers.'),
+    });
+    await run.saw('transferShardSnapshot', 2);
+    await run.handle.cancel();
+    const ended = await run.outcome();
+    expect(ended).toEqual({ status: 'CANCELLED' });
+    expect(
+      run
+        .of('noteSnapshotsLeft')
+        .map(({ input }) => String(input.peer))
+        .sort(),
+    ).toEqual(['1', '2']);
+    expect(run.names.at(-1)).toBe('abandonBackup');
+    expect(run.ends).toMatchObject([{ state: 'cancelled' }]);
+  });
+
+  test('cancelled, and what was left cannot even be noted: the end names it on each node', async () => {
+    const run = await workflows.start('BackupCluster', REF, {
+      transferShardSnapshot: untilCancelled,
+      sweepShardSnapshots: gaveUp('QdrantUnavailable', 'Nobody answers.'),
+      noteSnapshotsLeft: gaveUp('CatalogUnavailable'),
     });
     await run.saw('transferShardSnapshot', 2);
     await run.handle.cancel();
@@ -246,13 +266,6 @@ describe.concurrent('BackupCluster', () => {
     expect(ended.message).toMatch(
       /^The operation was cancelled\. Left behind: [^;]* on peer 1 \(Nobody answers\.\); [^;]* on peer 2 \(Nobody answers\.\)\.$/,
     );
-    expect(
-      run
-        .of('noteSnapshotsLeft')
-        .map(({ input }) => String(input.peer))
-        .sort(),
-    ).toEqual(['1', '2']);
-    expect(run.names.at(-1)).toBe('abandonBackup');
     expect(run.ends).toMatchObject([
       { state: 'failed', error: { code: 'CleanupIncomplete', message: expect.stringContaining('on peer 2') } },
     ]);
@@ -301,7 +314,7 @@ describe.concurrent('BackupCluster', () => {
     expect(endsOf(run)).toEqual(['commitBackup', 'abandonBackup']);
   });
 
-  test('cancelled just after the commit: the backup exists, so it is listed', async () => {
+  test('cancelled while it commits, which happens all the same: it is done, and listed', async () => {
     const run = await workflows.start(
       'BackupCluster',
       REF,
@@ -313,14 +326,72 @@ describe.concurrent('BackupCluster', () => {
           clearInterval(beat);
           return { collections: 0, shards: 0, bytes: 0, points: 0 };
         },
-        abandonBackup: () => ({ removed: false }),
       }),
     );
     await run.saw('commitBackup');
     await run.handle.cancel();
-    expect(await run.outcome()).toEqual({ status: 'CANCELLED' });
-    expect(endsOf(run)).toEqual(['commitBackup', 'indexBackup', 'abandonBackup']);
-    expect(run.ends).toMatchObject([{ state: 'cancelled' }]);
+    expect(await run.outcome()).toMatchObject({ status: 'COMPLETED', result: { backup: BACKUP } });
+    expect(endsOf(run)).toEqual(['commitBackup', 'indexBackup']);
+    expect(run.ends).toMatchObject([{ state: 'done' }]);
+  });
+
+  const COMMITTED = { collections: 1, shards: 4, bytes: 4000, points: 40 };
+
+  test.for([
+    ['fails for good', gaveUp('StoreUnavailable')],
+    ['is cancelled', untilCancelled],
+  ] as const)(
+    'a commit that %s although the record says COMMITTED: the record decides, it is done',
+    async ([how, commitBackup]) => {
+      const run = await workflows.start(
+        'BackupCluster',
+        REF,
+        planning([], { commitBackup, abandonBackup: () => ({ removed: false, committed: COMMITTED }) }),
+      );
+      if (how === 'is cancelled') {
+        await run.saw('commitBackup');
+        await run.handle.cancel();
+      }
+      expect(await run.outcome()).toMatchObject({ status: 'COMPLETED', result: { backup: BACKUP, points: 40 } });
+      expect(endsOf(run)).toEqual(['commitBackup', 'abandonBackup', 'indexBackup']);
+      expect(run.of('indexBackup')[0]?.input).toMatchObject({ state: 'COMMITTED', totals: COMMITTED });
+    },
+  );
+
+  test('nobody knows whether it was committed: the end says so, and the next sweep finds out', async () => {
+    const run = await workflows.run(
+      'BackupCluster',
+      REF,
+      planning([], {
+        commitBackup: gaveUp('StoreUnavailable', 'No store.'),
+        abandonBackup: gaveUp('StoreDenied', 'No.'),
+      }),
+    );
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'StoreUnavailable' });
+    expect(run.ended.message).toBe(`No store. Left behind: unfinished backup ${BACKUP} (No.).`);
+    expect(run.of('abandonBackup')).toHaveLength(1);
+    expect(run.ends[0]?.chores).toEqual([{ ...REF, kind: 'backup-index', what: { backup: BACKUP }, why: 'No.' }]);
+  });
+
+  test('a node that keeps a snapshot after it was copied: noted, a warning, and the backup is done', async () => {
+    const run = await workflows.run(
+      'BackupCluster',
+      REF,
+      planning(TASKS, {
+        deleteShardSnapshot: ({ task }) => {
+          if (task.peer === '1') throw gaveUp('QdrantRejected')();
+          return Promise.resolve();
+        },
+      }),
+    );
+    expect(run.ended.status).toBe('COMPLETED');
+    expect(run.ended.result?.['warnings']).toEqual([expect.stringContaining('Snapshots of 2 shards')]);
+    expect(
+      run
+        .of('noteSnapshotsLeft')
+        .map(({ input }) => String(input.tasks[0].shard))
+        .sort(),
+    ).toEqual(['0', '2']);
   });
 
   test('progress counts shards while they are copied', async () => {
@@ -368,20 +439,24 @@ describe.concurrent('BackupCluster', () => {
     expect(run.ends).toMatchObject([{ state: 'done' }]);
   });
 
-  test('cancelled during the sweep: CANCELLED, the sweep too, and the backup stays', async () => {
+  test('cancelled during the sweep: the backup is done, and the sweep comes to its end', async () => {
+    const surveyed = gate();
     const run = await workflows.start(
       'BackupCluster',
       { ...REF, ...RETENTION },
       planning([], {
-        surveyBackups: untilCancelled,
-        abandonBackup: () => ({ removed: false }),
+        surveyBackups: async () => {
+          await surveyed.promise;
+          return { prefix: '', now: 0, committed: [], deleting: [], purging: [], abandoned: [] };
+        },
       }),
     );
     await run.saw('surveyBackups');
     await run.handle.cancel();
-    expect(await run.outcome()).toEqual({ status: 'CANCELLED' });
-    expect(await childStates(run)).toEqual(['CANCELLED']);
-    expect(run.ends).toHaveLength(1);
+    surveyed.resolve();
+    expect(await run.outcome()).toMatchObject({ status: 'COMPLETED', result: { backup: BACKUP } });
+    expect(await childStates(run)).toEqual(['COMPLETED']);
+    expect(run.ends).toMatchObject([{ state: 'done' }]);
   });
 
   test('started by a schedule, it is named by the slot', async () => {

@@ -43,7 +43,6 @@ const UNDO = {
   installRelease: RELEASE,
   awaitPeers: RELEASE,
   ensureCollection: RELEASE,
-  setClusterPhase: RELEASE,
 } as const satisfies Partial<Record<ActivityName, readonly string[]>>;
 const UNDOING = new Set<string>(RELEASE);
 

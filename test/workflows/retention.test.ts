@@ -74,6 +74,7 @@ describe.concurrent('RetentionSweep', () => {
       'purgeBackup',
       'indexBackup',
       'removeSnapshotsLeft',
+      'workOffChores',
     ]);
     expect(run.ended).toMatchObject({ result: { marked: [day(18)], purged: [day(18)] } });
   });

@@ -332,6 +332,7 @@ function fakeActivities(transferQueue: string): Fakes {
     deleteShardSnapshot: nothing,
     sweepShardSnapshots: nothing,
     noteSnapshotsLeft: nothing,
+    workOffChores: () => ({ done: 0, left: 0 }),
     removeSnapshotsLeft: () => ({ removed: 0, left: 0 }),
     planBackup: () => ({ location: LOCATION, attempt: 'run-1', transferQueue, lanes: lanesOf(TASKS), startedAt: AT }),
     commitBackup: ({ shards }) => ({ collections: 1, shards: shards.length, bytes: 4000, points: 40 }),

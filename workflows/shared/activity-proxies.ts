@@ -96,6 +96,11 @@ export function recorded(summary: string): ActivityOptions {
   };
 }
 
+/** The commit of a complete copy: it waits for the store for hours, since the copy is worth more than they are. */
+export function committing(summary: string): ActivityOptions {
+  return { ...recorded(summary), startToCloseTimeout: '10m' };
+}
+
 /** Wait for others to end their work on the cluster, for at most six hours. */
 export function queued(summary: string): ActivityOptions {
   const retry = { initialInterval: '500ms', backoffCoefficient: 1.5, maximumInterval: '5s' } as const;
@@ -188,6 +193,7 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   deleteShardSnapshot: "Remove the node's copy",
   sweepShardSnapshots: 'Remove what is left on the node',
   noteSnapshotsLeft: 'Note what is left on the node, for a later removal',
+  workOffChores: 'Do what earlier operations could not tidy',
   removeSnapshotsLeft: 'Remove what earlier backups left on the nodes',
   planBackup: 'Look at the cluster, choose a source for each shard',
   commitBackup: 'Check the topology again, write manifest and record',

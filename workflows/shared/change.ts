@@ -5,6 +5,7 @@ import type { ClusterPhase, ClusterSpec } from '../../src/domain/cluster.ts';
 import type { ClusterRef } from '../../src/domain/naming.ts';
 import { control, described, persistent, polled } from './activity-proxies.ts';
 import { hasCode, isFailure, reasonOf } from './failures.ts';
+import type { Operation } from './operation.ts';
 
 /** A cluster while it is being changed. */
 export class Change {
@@ -142,11 +143,15 @@ export class Change {
   /**
    * Run a change, and leave a true phase behind whatever way it ends: nothing is undone, because each step leaves the
    * cluster working, and the same change repeated goes on from there.
+   *
+   * @param operation the operation that is done with `body`, which is its point of no return
    */
-  async settle<T>(body: () => Promise<T>): Promise<T> {
+  async settle<T>(body: () => Promise<T>, operation?: Operation): Promise<T> {
     try {
       const result = await body();
-      await this.#tellPhase();
+      operation?.pointOfNoReturn();
+      if (operation?.isPastReturn === true) await this.tellPhase(operation);
+      else await this.#tellPhase();
       return result;
     } catch (error) {
       if (!isFailure(error)) throw error;
@@ -159,14 +164,24 @@ export class Change {
     }
   }
 
+  /** Record the phase as it is seen, after the operation's point of no return. */
+  async tellPhase(operation: Operation): Promise<void> {
+    const what = `The phase of ${this.ref.tenant}/${this.ref.cluster} is not up to date`;
+    await operation.afterwards(what, () => this.#recordPhase());
+  }
+
   async #tellPhase(failure?: { code: string; message: string }): Promise<void> {
     try {
-      const state = await this.#look();
-      await persistent.setClusterPhase({ ...this.ref, ...state, ...(failure !== undefined && { failure }) });
+      await this.#recordPhase(failure);
     } catch (error) {
       if (!isFailure(error) || isCancellation(error)) throw error;
       log.error('could not record the phase', { ...reasonOf(error) });
     }
+  }
+
+  async #recordPhase(failure?: { code: string; message: string }): Promise<void> {
+    const state = await this.#look();
+    await persistent.setClusterPhase({ ...this.ref, ...state, ...(failure !== undefined && { failure }) });
   }
 
   async #look(): Promise<{ phase: ClusterPhase; degraded?: string; serving?: boolean }> {

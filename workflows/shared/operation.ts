@@ -94,7 +94,7 @@ export class Operation {
    * Something good to have after the point of no return. It cannot be cancelled, and when it fails the operation is done
    * all the same, with a warning.
    *
-   * @param what what is missing when it fails, for the warning
+   * @param what what is not so when it fails, for the warning
    */
   async afterwards<T>(what: string, run: () => Promise<T>): Promise<T | undefined> {
     if (!this.#isPastReturn) return run();
@@ -206,7 +206,8 @@ export async function runOperation<T extends Record<string, unknown>>(
     tidied = await (operation.isPastReturn ? CancellationScope.nonCancellable(tidyUp) : tidyUp());
   } catch (error) {
     if (!isFailure(error)) throw error;
-    const reason = endingOf(error, CancellationScope.current().consideredCancelled);
+    const cancelled = CancellationScope.current().consideredCancelled && !operation.isPastReturn;
+    const reason = endingOf(error, cancelled);
     throw await CancellationScope.nonCancellable(() => giveUp(operation, reason, leftoversOf(error)));
   }
   // Outside of the `try`: what was made stays, even when nobody could be told.

@@ -13,6 +13,8 @@ import { briefly, persistent, tryOnce } from './activity-proxies.ts';
 import { isFailure, reasonOf } from './failures.ts';
 
 interface Tidy {
+  /** It was tried once already, and failed. */
+  readonly failed?: boolean;
   /** What is tidied, for people. */
   readonly what: string;
   readonly chore: Chore;
@@ -41,10 +43,24 @@ export class Tidying {
     this.#tidies.push({ what, chore, run });
   }
 
+  /** Tidy at once, by one try; what fails is tried again when the operation ends. */
+  async now(what: string, chore: Chore, run: Tidy['run']): Promise<void> {
+    try {
+      await run(tryOnce(`Tidy up: ${what}`));
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      if (isCancellation(error) || !patched('tidying-is-handed-over')) throw error;
+      this.#tidies.push({ what, chore, run, failed: true });
+    }
+  }
+
   /** Leave something to the next sweep. */
   handOver(what: string, chore: Chore, why: string): void {
     this.#handedOver = [...this.#handedOver, { ...chore, why: why.slice(0, 1000) }];
-    this.#warnings = [...this.#warnings, `Could not tidy the ${what}: ${why} The next sweep does it.`];
+    this.#warnings = [
+      ...this.#warnings,
+      `Could not tidy up: ${what} (${why}) The next sweep of ${chore.tenant}/${chore.cluster} does it.`,
+    ];
   }
 
   get isEmpty(): boolean {
@@ -53,10 +69,10 @@ export class Tidying {
 
   /** @throws only in runs that began before tidying was handed over, for which it was a step like others */
   async tidyUp(): Promise<Tidied> {
-    const failed: Tidy[] = [];
-    for (const tidy of this.#tidies) {
+    const failed = this.#tidies.filter((tidy) => tidy.failed === true);
+    for (const tidy of this.#tidies.filter((other) => other.failed !== true)) {
       try {
-        await tidy.run(tryOnce(`Tidy the ${tidy.what}`));
+        await tidy.run(tryOnce(`Tidy up: ${tidy.what}`));
       } catch (error) {
         if (!isFailure(error)) throw error;
         if (isCancellation(error) || !patched('tidying-is-handed-over')) throw error;
@@ -83,7 +99,7 @@ export class Tidying {
 
   async #tryAgain({ what, chore, run }: Tidy): Promise<void> {
     try {
-      await run(briefly(`Tidy the ${what}`));
+      await run(briefly(`Tidy up: ${what}`));
     } catch (error) {
       if (!isFailure(error)) throw error;
       const { message } = reasonOf(error);
