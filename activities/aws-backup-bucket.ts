@@ -37,7 +37,7 @@ export function createAwsBackupBucketActivities(deps: ActivityDeps) {
       const Bucket = bucketNameOf(ref, plan.region, plan.account);
       const tags = ledger.tags(KIND);
       const row = await ledger.intend(KIND, KIND);
-      const found = await bucketTags(aws, Bucket);
+      const found = await bucketTags(aws, Bucket, plan.account);
       const ours = carries(found ?? {}, ledger.scope(false));
       // Tags come in a call of their own, so one without any that this operation was about to make is its own.
       const unfinished = found !== undefined && Object.keys(found).length === 0 && row.called_at !== null;
@@ -57,7 +57,11 @@ export function createAwsBackupBucketActivities(deps: ActivityDeps) {
         );
       }
       await onceSeen('S3', `bucket "${Bucket}"`, async () => {
-        await aws.s3.putBucketTagging({ Bucket, Tagging: { TagSet: tagList(tags) } });
+        await aws.s3.putBucketTagging({
+          Bucket,
+          ExpectedBucketOwner: plan.account,
+          Tagging: { TagSet: tagList(tags) },
+        });
         await protect(aws, plan, Bucket);
       });
       await ledger.record(KIND, Bucket);
@@ -78,7 +82,7 @@ export function createAwsBackupBucketActivities(deps: ActivityDeps) {
       if (row === undefined) return { kept: null };
       const { Account = '' } = await aws.sts.getCallerIdentity({});
       const Bucket = bucketNameOf(input, input.region, Account);
-      const found = await bucketTags(aws, Bucket);
+      const found = await bucketTags(aws, Bucket, Account);
       const mine = !onlyOwn || row.operation === ledger.owner.operation;
       const unfinished = found !== undefined && Object.keys(found).length === 0 && mine && row.called_at !== null;
       if (found !== undefined) await ledger.seen([KIND]);
@@ -89,7 +93,7 @@ export function createAwsBackupBucketActivities(deps: ActivityDeps) {
         const { Versions = [], DeleteMarkers = [] } = await aws.s3.listObjectVersions({ Bucket, MaxKeys: 1 });
         if (Versions.length + DeleteMarkers.length > 0) return { kept: Bucket };
         try {
-          await aws.s3.deleteBucket({ Bucket });
+          await aws.s3.deleteBucket({ Bucket, ExpectedBucketOwner: Account });
         } catch (error) {
           if (isInUse(error)) return { kept: Bucket };
           if (!isNotFound(error)) throw error;
@@ -105,10 +109,13 @@ export function createAwsBackupBucketActivities(deps: ActivityDeps) {
   }
 }
 
-/** Its tags, or undefined when there is no such bucket. One that may not be looked at is somebody else's. */
-async function bucketTags({ s3 }: Aws, Bucket: string): Promise<Tags | undefined> {
+/**
+ * Its tags, or undefined when there is no such bucket. One that may not be looked at is somebody else's. Names of buckets
+ * can be guessed, and another account may have taken one and let everybody at it: S3 refuses where the owner differs.
+ */
+async function bucketTags({ s3 }: Aws, Bucket: string, account: string): Promise<Tags | undefined> {
   try {
-    return fromTagList((await s3.getBucketTagging({ Bucket })).TagSet);
+    return fromTagList((await s3.getBucketTagging({ Bucket, ExpectedBucketOwner: account })).TagSet);
   } catch (error) {
     if (awsErrorName(error) === 'NoSuchTagSet') return {};
     if (isNotFound(error)) return undefined;
@@ -117,8 +124,9 @@ async function bucketTags({ s3 }: Aws, Bucket: string): Promise<Tags | undefined
 }
 
 async function protect({ s3 }: Aws, plan: AwsPlan, Bucket: string): Promise<void> {
+  const bucket = { Bucket, ExpectedBucketOwner: plan.account };
   await s3.putPublicAccessBlock({
-    Bucket,
+    ...bucket,
     PublicAccessBlockConfiguration: {
       BlockPublicAcls: true,
       IgnorePublicAcls: true,
@@ -126,22 +134,22 @@ async function protect({ s3 }: Aws, plan: AwsPlan, Bucket: string): Promise<void
       RestrictPublicBuckets: true,
     },
   });
-  await s3.putBucketVersioning({ Bucket, VersioningConfiguration: { Status: 'Enabled' } });
+  await s3.putBucketVersioning({ ...bucket, VersioningConfiguration: { Status: 'Enabled' } });
   await s3.putBucketEncryption({
-    Bucket,
+    ...bucket,
     ServerSideEncryptionConfiguration: {
       Rules: [{ ApplyServerSideEncryptionByDefault: { SSEAlgorithm: 'aws:kms' }, BucketKeyEnabled: true }],
     },
   });
   await s3.putObjectLockConfiguration({
-    Bucket,
+    ...bucket,
     ObjectLockConfiguration: {
       ObjectLockEnabled: 'Enabled',
       Rule: { DefaultRetention: { Mode: 'GOVERNANCE', Days: LOCK_DAYS } },
     },
   });
   await s3.putBucketLifecycleConfiguration({
-    Bucket,
+    ...bucket,
     LifecycleConfiguration: {
       Rules: [
         {
@@ -160,7 +168,7 @@ async function protect({ s3 }: Aws, plan: AwsPlan, Bucket: string): Promise<void
       ],
     },
   });
-  await s3.putBucketPolicy({ Bucket, Policy: JSON.stringify(bucketPolicy(plan, Bucket)) });
+  await s3.putBucketPolicy({ ...bucket, Policy: JSON.stringify(bucketPolicy(plan, Bucket)) });
 }
 
 /** A bucket of this account that S3 does not show yet is ours when an earlier attempt may have made it. */

@@ -1,31 +1,29 @@
-/** The IAM policy that a worker needs on the buckets that hold backups: docs/iam/backups.json is generated from it. */
+/** The IAM policies of the identities that write and that delete backups: docs/iam has them as they are printed. */
 import { BUCKET_PATTERN } from './aws-names.ts';
 import type { PolicyDocument } from './aws-policies.ts';
 
 /**
- * What backups, restores and retention do in a bucket. No version of an object is removed, read or unlocked: what the
- * lock of a cluster's own bucket holds is out of the worker's reach.
+ * What backups and restores do in a bucket, and no deletion but of leases: {@link deletionPolicy} is for that. No version
+ * of an object is removed, read or unlocked: what the lock of a cluster's own bucket holds is out of the worker's reach.
  *
  * @param bucket the fleet's; default: only those that clusters have of their own
  */
 export function backupsPolicy(bucket?: string, partition = 'aws'): PolicyDocument {
-  const buckets = [BUCKET_PATTERN, ...(bucket === undefined ? [] : [bucket])].map(
-    (name) => `arn:${partition}:s3:::${name}`,
-  );
+  const buckets = bucketArns(bucket, partition);
   return {
     Version: '2012-10-17',
     Statement: [
       {
         Sid: 'Objects',
         Effect: 'Allow',
-        Action: [
-          's3:GetObject',
-          's3:PutObject',
-          's3:DeleteObject',
-          's3:AbortMultipartUpload',
-          's3:ListMultipartUploadParts',
-        ],
+        Action: ['s3:GetObject', 's3:PutObject', 's3:AbortMultipartUpload', 's3:ListMultipartUploadParts'],
         Resource: buckets.map((arn) => `${arn}/*`),
+      },
+      {
+        Sid: 'Leases',
+        Effect: 'Allow',
+        Action: 's3:DeleteObject',
+        Resource: buckets.map((arn) => `${arn}/*/leases/*`),
       },
       {
         Sid: 'Lists',
@@ -35,4 +33,52 @@ export function backupsPolicy(bucket?: string, partition = 'aws'): PolicyDocumen
       },
     ],
   };
+}
+
+/**
+ * What removes the data of backups that retention does not keep, or that did not come to their end. It reads nothing. For
+ * an identity of its own (FLEET_S3_DELETE_ACCESS_KEY_ID or FLEET_BACKUP_DELETE_ROLE_ARN), or the worker's where there is
+ * none.
+ *
+ * @param bucket as {@link backupsPolicy}
+ */
+export function deletionPolicy(bucket?: string, partition = 'aws'): PolicyDocument {
+  return {
+    Version: '2012-10-17',
+    Statement: [
+      {
+        Sid: 'Remove',
+        Effect: 'Allow',
+        Action: ['s3:DeleteObject', 's3:AbortMultipartUpload'],
+        Resource: bucketArns(bucket, partition).map((arn) => `${arn}/*`),
+      },
+    ],
+  };
+}
+
+/** What a worker needs to make and remove the buckets that clusters have of their own (`create.backupBucket`). */
+export function bucketsPolicy(partition = 'aws'): PolicyDocument {
+  return {
+    Version: '2012-10-17',
+    Statement: [{ Sid: 'Buckets', Effect: 'Allow', Action: KEEPING, Resource: bucketArns(undefined, partition) }],
+  };
+}
+
+const KEEPING = [
+  's3:CreateBucket',
+  's3:PutBucketOwnershipControls',
+  's3:DeleteBucket',
+  's3:GetBucketTagging',
+  's3:PutBucketTagging',
+  's3:PutBucketPublicAccessBlock',
+  's3:PutBucketVersioning',
+  's3:PutEncryptionConfiguration',
+  's3:PutBucketObjectLockConfiguration',
+  's3:PutLifecycleConfiguration',
+  's3:PutBucketPolicy',
+  's3:ListBucketVersions',
+];
+
+function bucketArns(bucket: string | undefined, partition: string): string[] {
+  return [BUCKET_PATTERN, ...(bucket === undefined ? [] : [bucket])].map((name) => `arn:${partition}:s3:::${name}`);
 }

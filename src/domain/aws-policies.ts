@@ -67,7 +67,7 @@ export function backupPod(ref: ClusterRef) {
   return { namespace: namespaceOf(ref), serviceAccount: BACKUP_SERVICE_ACCOUNT };
 }
 
-/** Write and read backups of one cluster. Nothing is removed by this role: retention is somebody else's. */
+/** Read the shards in the backups of one cluster. No record is written, and nothing removed, by what runs in its pods. */
 export function backupPolicy(ref: ClusterRef, { partition }: Account, bucket: string, prefix: string): PolicyDocument {
   const keys = clusterPrefix({ ...ref, prefix });
   const arn = `arn:${partition}:s3:::${bucket}`;
@@ -75,8 +75,8 @@ export function backupPolicy(ref: ClusterRef, { partition }: Account, bucket: st
     {
       Sid: 'Objects',
       Effect: 'Allow',
-      Action: ['s3:PutObject', 's3:GetObject', 's3:AbortMultipartUpload', 's3:ListMultipartUploadParts'],
-      Resource: `${arn}/${keys}*`,
+      Action: 's3:GetObject',
+      Resource: `${arn}/${keys}*/data/*`,
     },
     {
       Sid: 'List',

@@ -1,4 +1,5 @@
 /** The IAM policy that a worker needs to make and remove clusters: docs/iam/worker.json is generated from it. */
+import { BOUNDARY_NAME } from './aws-boundary.ts';
 import { AWS_TAGS, IAM_PATH, MANAGED_BY_TAG } from './aws-names.ts';
 import type { PolicyDocument, Statement } from './aws-policies.ts';
 
@@ -11,11 +12,11 @@ const MACHINE_PARTS = ['image', 'instance', 'network-interface', 'security-group
 
 /**
  * Looking is allowed everywhere, since these calls know no resources. Making needs our tag in the request, changing and
- * removing need it on the resource; EKS is looked at by name. Roles are limited to our path, and may only be made with
- * the boundary, where one is given. Which resources an action is about, and which condition keys it brings: Service
+ * removing need it on the resource; EKS is looked at by name. Roles are limited to our path, and get a policy only
+ * within the boundary, which nobody takes off again. Which resources an action is about, and which condition keys it brings: Service
  * Authorization Reference. It fits into a managed policy, which IAM limits to 6,144 characters.
  *
- * @param boundary ARN of the permissions boundary
+ * @param boundary ARN of the permissions boundary; default: the one of {@link BOUNDARY_NAME} in the worker's account
  */
 export function workerPolicy(partition = 'aws', boundary?: string): PolicyDocument {
   const ec2 = (kinds: readonly string[]) => kinds.map((kind) => `arn:${partition}:ec2:*:*:${kind}/*`);
@@ -35,7 +36,9 @@ export function workerPolicy(partition = 'aws', boundary?: string): PolicyDocume
     ...(Resource !== undefined && { Resource }),
     ...(Condition !== undefined && { Condition }),
   });
-  const bounded = boundary === undefined ? {} : { 'iam:PermissionsBoundary': boundary };
+  // An account has twelve digits; a longer pattern would match a path, too.
+  const within = boundary ?? `arn:${partition}:iam::${'?'.repeat(12)}:policy/${BOUNDARY_NAME}`;
+  const BOUNDED = { StringLike: { 'iam:PermissionsBoundary': within } };
   return {
     Version: '2012-10-17',
     Statement: [
@@ -70,6 +73,7 @@ export function workerPolicy(partition = 'aws', boundary?: string): PolicyDocume
       }),
       // EKS knows no resource for it.
       allow('MakeClusters', ['eks:CreateCluster'], '*', REQUESTED),
+      // Tags of roles are asked for apart from the roles.
       allow(
         'MakeInClusters',
         [
@@ -78,29 +82,32 @@ export function workerPolicy(partition = 'aws', boundary?: string): PolicyDocume
           'eks:CreateAccessEntry',
           'eks:CreatePodIdentityAssociation',
           'eks:TagResource',
+          'iam:TagRole',
         ],
-        eks,
+        [eks, roles],
         REQUESTED,
       ),
       // By name alone: what is not there yet has no tags, and the answer has to be that it is not there.
       allow('LookAtClusters', EKS_LOOK, eks),
       allow('ChangeClusters', EKS_CHANGE, eks, OURS),
-      allow('MakeRoles', ['iam:CreateRole'], roles, { StringEquals: { ...REQUESTED.StringEquals, ...bounded } }),
+      allow('MakeRoles', ['iam:CreateRole'], roles, { ...REQUESTED, ...BOUNDED }),
       allow(
-        'KeepRoles',
+        'RemoveRoles',
         [
-          'iam:TagRole',
           'iam:ListAttachedRolePolicies',
           'iam:ListRolePolicies',
-          'iam:PutRolePolicy',
+          'iam:DetachRolePolicy',
           'iam:DeleteRolePolicy',
           'iam:DeleteRole',
         ],
         roles,
       ),
-      allow('AttachKnownPolicies', ['iam:AttachRolePolicy', 'iam:DetachRolePolicy'], roles, {
+      allow('AttachKnownPolicies', ['iam:AttachRolePolicy'], roles, {
         ArnEquals: { 'iam:PolicyARN': MANAGED.map((name) => `arn:${partition}:iam::aws:policy/${name}`) },
+        ...BOUNDED,
       }),
+      // No other role has a policy of its own.
+      allow('WriteBackupPolicy', ['iam:PutRolePolicy'], `${roles}-backup`, BOUNDED),
       allow('PassRoles', ['iam:PassRole'], roles, {
         StringEquals: { 'iam:PassedToService': ['eks.amazonaws.com', 'ec2.amazonaws.com', 'pods.eks.amazonaws.com'] },
       }),
@@ -108,7 +115,6 @@ export function workerPolicy(partition = 'aws', boundary?: string): PolicyDocume
       allow('MakeRolesOfEks', ['iam:CreateServiceLinkedRole'], `arn:${partition}:iam::*:role/aws-service-role/*`, {
         StringEquals: { 'iam:AWSServiceName': ['eks.amazonaws.com', 'eks-nodegroup.amazonaws.com'] },
       }),
-      allow('BackupBuckets', S3, `arn:${partition}:s3:::fleet-*`),
     ],
   };
 }
@@ -204,19 +210,4 @@ const EKS_CHANGE = [
   'eks:AssociateAccessPolicy',
   'eks:DeleteAccessEntry',
   'eks:DeletePodIdentityAssociation',
-];
-
-const S3 = [
-  's3:CreateBucket',
-  's3:PutBucketOwnershipControls',
-  's3:DeleteBucket',
-  's3:GetBucketTagging',
-  's3:PutBucketTagging',
-  's3:PutBucketPublicAccessBlock',
-  's3:PutBucketVersioning',
-  's3:PutEncryptionConfiguration',
-  's3:PutBucketObjectLockConfiguration',
-  's3:PutLifecycleConfiguration',
-  's3:PutBucketPolicy',
-  's3:ListBucketVersions',
 ];

@@ -47,6 +47,7 @@ export class Authorization {
   /** Route table and subnet by their association. */
   readonly #associations = new Map<string, readonly string[]>();
   readonly #paths = new Map<string, string>();
+  readonly #boundaries = new Map<string, string>();
   readonly #groups = new Map<string, string>();
 
   /** The questions about a call; what it made is known afterwards. */
@@ -167,8 +168,14 @@ export class Authorization {
     const { PolicyArn: policy } = params as { PolicyArn?: string };
     const tags = operation === 'CreateRole' ? requestTags(iamTags(params)) : {};
     const context = { ...this.#resourceTags(resource), ...tags };
+    const boundary = operation === 'CreateRole' ? params['PermissionsBoundary'] : this.#boundaries.get(role);
+    const bounded = typeof boundary === 'string' ? { 'iam:PermissionsBoundary': boundary } : {};
     return [
-      { action, resource, context: { ...context, ...(policy !== undefined && { 'iam:PolicyARN': policy }) } },
+      {
+        action,
+        resource,
+        context: { ...context, ...bounded, ...(policy !== undefined && { 'iam:PolicyARN': policy }) },
+      },
       ...(operation === 'CreateRole' ? [{ action: 'iam:TagRole', resource, context }] : []),
     ];
   }
@@ -208,6 +215,7 @@ export class Authorization {
     } else if (operation === 'CreateRole') {
       const role = String(params['RoleName']);
       this.#paths.set(role, String(params['Path']));
+      if (typeof params['PermissionsBoundary'] === 'string') this.#boundaries.set(role, params['PermissionsBoundary']);
       this.#tags.set(`arn:aws:iam::${ACCOUNT}:role${String(params['Path'])}${role}`, iamTags(params));
     } else if (operation === 'DeleteRole') this.#paths.delete(String(params['RoleName']));
   }

@@ -3,8 +3,10 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { backupsPolicy } from '../../src/domain/aws-backups-policy.ts';
-import { bucketNameOf, clientToken, operationTag, roleNameOf } from '../../src/domain/aws-names.ts';
+import { backupsPolicy, bucketsPolicy, deletionPolicy } from '../../src/domain/aws-backups-policy.ts';
+import { boundaryPolicy } from '../../src/domain/aws-boundary.ts';
+import { bucketNameOf, clientToken, IAM_PATH, operationTag, roleNameOf } from '../../src/domain/aws-names.ts';
+import { isAllowed } from '../aws/iam.ts';
 import {
   backupPolicy,
   bucketPolicy,
@@ -117,6 +119,8 @@ describe('policies', () => {
   const policies: Record<string, PolicyDocument> = {
     worker: workerPolicy('aws', 'arn:aws:iam::123456789012:policy/boundary'),
     backups: backupsPolicy('our-backups'),
+    deletion: deletionPolicy('our-backups'),
+    buckets: bucketsPolicy(),
     backup: backupPolicy(REF, AT, 'backups', 'fleet'),
     clusterTrust: serviceTrust('eks.amazonaws.com', AT),
     nodeTrust: serviceTrust('ec2.amazonaws.com', AT),
@@ -146,12 +150,81 @@ describe('policies', () => {
     },
   );
 
-  test('the backup role reaches its own prefix, and removes nothing', () => {
+  test('the backup role reads the data below its own prefix, and writes and removes nothing', () => {
     const { Statement } = policies['backup'] as PolicyDocument;
-    expect(list(Statement[0]?.Resource)).toEqual(['arn:aws:s3:::backups/fleet/acme/docs/*']);
-    expect(
-      Statement.flatMap(({ Action }) => list(Action)).filter((action) => /Delete|Bypass|PutBucket/.test(action)),
-    ).toEqual([]);
+    expect(list(Statement[0]?.Resource)).toEqual(['arn:aws:s3:::backups/fleet/acme/docs/*/data/*']);
+    expect(Statement.flatMap(({ Action }) => list(Action))).toEqual(['s3:GetObject', 's3:ListBucket']);
+  });
+
+  describe('a role gets rights only within the boundary', () => {
+    const boundary = 'arn:aws:iam::123456789012:policy/qdrant-fleet-boundary';
+    const policy = workerPolicy();
+    const role = `arn:aws:iam::123456789012:role${IAM_PATH}fleet-acme--docs-0a1b2c3d-backup`;
+    const managed = 'arn:aws:iam::aws:policy/AmazonEKSClusterPolicy';
+    const ask = (action: string, context: Record<string, string>) =>
+      isAllowed(policy, { action, resource: role, context });
+    const asked = { 'aws:RequestTag/managed-by': 'qdrant-fleet', 'iam:PolicyARN': managed };
+
+    test.each(['iam:CreateRole', 'iam:PutRolePolicy', 'iam:AttachRolePolicy'])('%s', (action) => {
+      expect(ask(action, { ...asked, 'iam:PermissionsBoundary': boundary })).toBe(true);
+      expect(ask(action, asked)).toBe(false);
+      for (const other of [
+        'arn:aws:iam::123456789012:policy/other',
+        'arn:aws:iam::123456789012:policy/a:policy/qdrant-fleet-boundary',
+        'arn:aws:iam::aws:policy/AdministratorAccess',
+      ]) {
+        expect(ask(action, { ...asked, 'iam:PermissionsBoundary': other }), other).toBe(false);
+      }
+    });
+
+    test.each([
+      'iam:DeleteRolePermissionsBoundary',
+      'iam:PutRolePermissionsBoundary',
+      'iam:UpdateAssumeRolePolicy',
+      'iam:CreatePolicyVersion',
+    ])('%s is not allowed at all', (action) => {
+      expect(ask(action, { ...asked, 'iam:PermissionsBoundary': boundary })).toBe(false);
+    });
+
+    test('only the backup role has a policy of its own, and other managed policies are attached to none', () => {
+      const context = { 'iam:PermissionsBoundary': boundary };
+      const node = role.replace('-backup', '-node');
+      expect(isAllowed(policy, { action: 'iam:PutRolePolicy', resource: node, context })).toBe(false);
+      expect(
+        ask('iam:AttachRolePolicy', { ...context, 'iam:PolicyARN': 'arn:aws:iam::aws:policy/AdministratorAccess' }),
+      ).toBe(false);
+    });
+
+    test('the boundary lets no role change roles, take others, or write or remove backups', () => {
+      const resource = 'arn:aws:s3:::fleet-acme--docs-0a1b2c3d4e5f/acme/docs/b/commit.json';
+      const can = (action: string, at = '*') =>
+        isAllowed(boundaryPolicy('our-backups'), { action, resource: at, context: {} });
+      expect(can('s3:GetObject', resource)).toBe(true);
+      for (const action of ['s3:PutObject', 's3:DeleteObject', 's3:PutBucketPolicy'])
+        expect(can(action, resource)).toBe(false);
+      for (const action of [
+        'iam:PassRole',
+        'iam:CreateRole',
+        'iam:AttachRolePolicy',
+        'sts:AssumeRole',
+        'eks:CreateAccessEntry',
+      ]) {
+        expect(can(action), action).toBe(false);
+      }
+    });
+  });
+
+  test('who writes backups removes leases only; who removes them reads and writes nothing', () => {
+    const key = 'arn:aws:s3:::our-backups/acme/docs/20261121T030000Z-1a2b3c4d/';
+    const can = (name: string, action: string, resource: string) =>
+      isAllowed(policies[name] as PolicyDocument, { action, resource, context: {} });
+    for (const rest of ['commit.json', 'manifest.json', 'data/1/c/shard-0.snapshot']) {
+      expect(can('backups', 's3:DeleteObject', key + rest), rest).toBe(false);
+      expect(can('deletion', 's3:DeleteObject', key + rest), rest).toBe(true);
+    }
+    expect(can('backups', 's3:DeleteObject', `${key}leases/a.json`)).toBe(true);
+    for (const action of ['s3:GetObject', 's3:PutObject'])
+      expect(can('deletion', action, `${key}commit.json`)).toBe(false);
   });
 
   test("the worker's policy fits into a managed policy, with a permissions boundary too", () => {
@@ -171,13 +244,19 @@ describe('policies', () => {
     expect(reached('fleet-backups')).toBe(false);
     const actions = [...Statement, ...(policies['worker']?.Statement ?? [])].flatMap(({ Action }) => list(Action));
     expect(actions.filter((action) => /^s3:.*(?:Version$|Bypass|Retention|LegalHold)/.test(action))).toEqual([]);
-    const file = readFileSync(join(import.meta.dirname, '../../docs/iam/backups.json'), 'utf8');
-    expect(JSON.parse(file)).toEqual(backupsPolicy());
+    const own = list(bucketsPolicy().Statement[0]?.Resource);
+    expect(own).toEqual(buckets.filter((arn) => !arn.endsWith('our-backups')));
   });
 
-  test('docs/iam/worker.json is what npm run iam prints', () => {
-    const file = readFileSync(join(import.meta.dirname, '../../docs/iam/worker.json'), 'utf8');
-    expect(JSON.parse(file)).toEqual(JSON.parse(JSON.stringify(workerPolicy())));
+  test.each([
+    ['worker', workerPolicy()],
+    ['backups', backupsPolicy()],
+    ['deletion', deletionPolicy()],
+    ['buckets', bucketsPolicy()],
+    ['boundary', boundaryPolicy()],
+  ])('docs/iam/%s.json is what npm run iam prints', (name, policy) => {
+    const file = readFileSync(join(import.meta.dirname, `../../docs/iam/${name}.json`), 'utf8');
+    expect(JSON.parse(file)).toEqual(JSON.parse(JSON.stringify(policy)));
   });
 });
 

@@ -44,8 +44,12 @@ const ref = () => ({ tenant: fleet.tenant, cluster: 'life' });
 
 /** What AWS asks a policy about the calls from now on, and what of it the worker's would refuse. */
 function watchCalls() {
-  const file = join(import.meta.dirname, '../../docs/iam/worker.json');
-  const policy = JSON.parse(readFileSync(file, 'utf8')) as PolicyDocument;
+  const read = (name: string) =>
+    JSON.parse(readFileSync(join(import.meta.dirname, `../../docs/iam/${name}.json`), 'utf8')) as PolicyDocument;
+  const policy: PolicyDocument = {
+    Version: '2012-10-17',
+    Statement: [...read('worker').Statement, ...read('buckets').Statement],
+  };
   const authorization = new Authorization();
   const refused = new Set<string>();
   const asked = new Set<string>();

@@ -11,9 +11,14 @@ import { Authorization, ofSomebodyElse } from '../aws/authorization.ts';
 import { isAllowed, type Access } from '../aws/iam.ts';
 import { FaultyAccount, REQUEST } from './faulty.ts';
 
-const POLICY = JSON.parse(
-  readFileSync(join(import.meta.dirname, '../../docs/iam/worker.json'), 'utf8'),
-) as PolicyDocument;
+const read = (name: string) =>
+  JSON.parse(readFileSync(join(import.meta.dirname, `../../docs/iam/${name}.json`), 'utf8')) as PolicyDocument;
+
+/** Both, as one identity has them. */
+const POLICY: PolicyDocument = {
+  Version: '2012-10-17',
+  Statement: [...read('worker').Statement, ...read('buckets').Statement],
+};
 
 describe("the worker's policy", () => {
   let faulty: FaultyAccount;
@@ -61,6 +66,17 @@ describe("the worker's policy", () => {
     expect(new Set(changing.map(({ name }) => name)).size).toBeGreaterThan(40);
     const allowed = changing.filter(({ asked }) => asked.every((one) => isAllowed(POLICY, ofSomebodyElse(one))));
     expect([...new Set(allowed.map(({ name }) => name))]).toEqual([]);
+  });
+
+  test('gives a role no rights outside of the boundary', () => {
+    const all = [...calls.values()].flatMap(({ asked }) => asked);
+    const grants = all.filter(({ action }) => /^iam:(?:CreateRole|PutRolePolicy|AttachRolePolicy)$/.test(action));
+    expect(grants.length).toBeGreaterThan(8);
+    for (const { action, resource, context } of grants) {
+      const { 'iam:PermissionsBoundary': boundary, ...without } = context;
+      expect(boundary, `${action} on ${resource}`).toMatch(/:policy\/qdrant-fleet-boundary$/);
+      expect(isAllowed(POLICY, { action, resource, context: without }), `${action} on ${resource}`).toBe(false);
+    }
   });
 
   test('has nothing that is never asked for', () => {

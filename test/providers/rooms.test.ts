@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { removeData } from '../../activities/backup-records.ts';
 import { PERMISSIONS } from '../../src/clients/aws/errors.ts';
 import { BackupStore } from '../../src/clients/s3.ts';
+import { bucketsPolicy } from '../../src/domain/aws-backups-policy.ts';
 import { workerPolicy } from '../../src/domain/aws-worker-policy.ts';
 import { EMULATORS, startAwsEmulators, type AwsEmulators } from '../../src/local/aws/emulators.ts';
 import { Site } from './site.ts';
@@ -115,8 +116,9 @@ test('docs/aws-operations.md tells which emulator proves which call (vitest -u w
   await expect(text).toMatchFileSnapshot('../../docs/aws-operations.md');
 });
 
-test('the policy of the worker allows every one of them', () => {
-  const allowed = new Set(workerPolicy().Statement.flatMap(({ Action }) => [Action].flat()));
+test('the policies of the worker allow every one of them', () => {
+  const statements = [...workerPolicy().Statement, ...bucketsPolicy().Statement];
+  const allowed = new Set(statements.flatMap(({ Action }) => [Action].flat()));
   const called = new Set([...proven.values()].flatMap((calls) => [...calls]));
   expect([...called].map((call) => PERMISSIONS[call] ?? call).filter((call) => !allowed.has(call))).toEqual([]);
 });
