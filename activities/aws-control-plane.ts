@@ -128,8 +128,8 @@ function settings(name: string, tags: Tags, token: string, plan: AwsPlan, networ
     resourcesVpcConfig: {
       subnetIds: [...network.privateSubnetIds],
       endpointPrivateAccess: true,
-      endpointPublicAccess: endpointAccess.public,
-      ...(endpointAccess.public && { publicAccessCidrs: [...endpointAccess.publicCidrs] }),
+      endpointPublicAccess: endpointAccess.public === true,
+      ...(endpointAccess.public === true && { publicAccessCidrs: [...endpointAccess.publicCidrs] }),
     },
     accessConfig: { authenticationMode: 'API' as const, bootstrapClusterCreatorAdminPermissions: true },
     // Ours are installed as add-ons.

@@ -9,6 +9,9 @@ import { cutNetwork, parseCidr } from '../src/domain/cidr.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { invalidInput } from '../src/domain/input.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
+import { planEndpoint } from '../src/domain/aws-endpoint.ts';
+import { DEFAULT_POLICY, requireAllowed } from '../src/domain/tenant-policy.ts';
+import { refuseForeign } from './aws-foreign.ts';
 import type { ActivityDeps } from './deps.ts';
 
 /** Zones, by their ids, where EKS has no control plane (Amazon EKS User Guide, "Network requirements"). */
@@ -18,16 +21,34 @@ const ZONES_WITHOUT_EKS = new Set(['use1-az3', 'usw1-az2', 'cac1-az3']);
 const ZONES = 3;
 
 export function createAwsPlanActivities(deps: ActivityDeps) {
+  const { config } = deps;
+  const workers = { cidrs: config.FLEET_AWS_WORKER_CIDRS, vpcIds: config.FLEET_AWS_WORKER_VPCS };
+
+  /** Without a boundary a role that is made could be given any right. */
+  function requireBoundary({ create }: AwsSpec): void {
+    if (!create.access || config.FLEET_AWS_PERMISSIONS_BOUNDARY !== undefined) return;
+    throw new FleetError(
+      'NotAllowed',
+      'aws.create.access: roles are made within a permissions boundary only, and FLEET_AWS_PERMISSIONS_BOUNDARY is not set. The operator of the fleet sets it (docs/iam/boundary.json); or give "aws.roles" with "create": {"access": false}.',
+    );
+  }
+
   return {
     /**
      * Ask AWS whether it can be done, and choose the zones.
      *
-     * @throws FleetError `InvalidInput` that names the field when AWS does not offer what is asked
+     * @throws FleetError `NotAllowed` when it names what exists and is another's, `InvalidInput` that names the field when
+     *   AWS does not offer what is asked, or the worker could not reach the cluster
      */
-    async planInfrastructure({ spec }: ClusterRef & { spec: AwsSpec }): Promise<AwsPlan> {
+    async planInfrastructure({ spec: asked, ...ref }: ClusterRef & { spec: AwsSpec }): Promise<AwsPlan> {
+      const { tenant, cluster } = ref;
+      requireAllowed(config.FLEET_TENANT_POLICY ?? DEFAULT_POLICY, tenant, { provider: 'aws', aws: asked });
+      requireBoundary(asked);
+      const spec = asked.create.controlPlane ? { ...asked, endpointAccess: planEndpoint(asked, workers) } : asked;
       const { region } = spec;
       const aws = await deps.aws.of(region);
       const { Account = '', Arn = '' } = await aws.sts.getCallerIdentity({});
+      await refuseForeign(aws, Account, { tenant, cluster, installation: await deps.catalog.installation() }, spec);
       const unchecked: string[] = [];
       const ask = async <T>(what: string, question: () => Promise<T>): Promise<T | undefined> => {
         try {

@@ -8,6 +8,7 @@ import { conditionsOf, type ClusterState } from '../src/domain/conditions.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
 import { namespaceOf, type ClusterRef, type InBucket } from '../src/domain/naming.ts';
 import type { OperationKind } from '../src/domain/operation.ts';
+import { DEFAULT_POLICY, requireAllowed } from '../src/domain/tenant-policy.ts';
 import { workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 
@@ -145,12 +146,14 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
     /**
      * Reserve a cluster's name and resolve its specification with the configured presets.
      *
-     * @throws FleetError `ClusterExists`, or `InvalidInput` when the request names an unknown preset
+     * @throws FleetError `ClusterExists`, `InvalidInput` when the request names an unknown preset, `NotAllowed` when it
+     *   names what the operator does not let the tenant name
      */
     async reserveCluster(input: ClusterRef & { request: ClusterRequest }): Promise<ClusterSpec> {
       const { workflowId } = workflowRun();
       const { tenant, cluster, request } = input;
       const spec = resolve(request);
+      requireAllowed(config.FLEET_TENANT_POLICY ?? DEFAULT_POLICY, tenant, spec);
       const existing = await catalog.cluster(input);
       if (existing !== undefined && existing.created_by !== workflowId && existing.phase !== 'FAILED_TO_CREATE') {
         throw exists(existing);

@@ -7,6 +7,7 @@ import { compareVersions, parseVersion, sameVersion } from '../src/domain/releas
 import { bytesOf } from '../src/domain/quantities.ts';
 import { ordinalOf } from '../src/domain/scaling-plan.ts';
 import { planUpdate, type UpdatePlan, type UpdateRequest } from '../src/domain/update-plan.ts';
+import { DEFAULT_POLICY, requireChangeAllowed } from '../src/domain/tenant-policy.ts';
 import { whyNotStarting } from '../src/domain/pod-trouble.ts';
 import { noMajority } from '../src/domain/repair-plan.ts';
 import { explainAbsent, tellAbsent } from './absence.ts';
@@ -50,8 +51,8 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
     /**
      * Look at the cluster and work out what a change comes to. Nothing is changed.
      *
-     * @throws FleetError `UpdateRefused`, `ClusterSuspended`, `ClusterNotFound`; `ClusterNotReady` while shards are on
-     *   their way or heal
+     * @throws FleetError `UpdateRefused`, `NotAllowed`, `ClusterSuspended`, `ClusterNotFound`; `ClusterNotReady` while
+     *   shards are on their way or heal
      */
     async planClusterUpdate({ request, ...ref }: ClusterRef & { request: UpdateRequest }): Promise<PlannedUpdate> {
       const row = await catalog.cluster(ref);
@@ -62,6 +63,7 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
       if (row.phase === 'DELETING') {
         throw new FleetError('UpdateRefused', `${name} is being deleted; delete it again to bring that to its end.`);
       }
+      requireChangeAllowed(config.FLEET_TENANT_POLICY ?? DEFAULT_POLICY, ref.tenant, row.spec, request);
       await requireAwake(deps, ref);
       const observed = await observe(deps, ref, signal());
       const answering = new Set(observed.peers.map(({ id }) => id));

@@ -2,10 +2,11 @@
 import { readFileSync } from 'node:fs';
 import { getCACertificates } from 'node:tls';
 import { z } from 'zod';
-import { DEFAULT_PRESETS, DISTANCES, INDEX_TYPES, type CollectionPresets } from './domain/cluster.ts';
+import { DEFAULT_PRESETS, DISTANCES, INDEX_TYPES, PROVIDERS, type CollectionPresets } from './domain/cluster.ts';
 import { messageOf } from './domain/errors.ts';
 import { cidrProblem } from './domain/input.ts';
 import { MAX_TENANT_LENGTH, nameProblem } from './domain/naming.ts';
+import type { TenantPolicy } from './domain/tenant-policy.ts';
 import { RESTORE_VIA } from './domain/restore-via.ts';
 import { DEFAULT_RELEASES, parseVersion } from './domain/releases.ts';
 
@@ -79,6 +80,66 @@ const presetsFile = z.string().transform((path, context): CollectionPresets => {
   return {};
 });
 
+const names = z.array(z.string().min(1).max(2048)).max(10_000).default([]);
+const policyEntry = z.strictObject({
+  providers: z.array(z.enum(PROVIDERS)).default(['kubernetes']),
+  aws: z
+    .strictObject({
+      regions: z.array(z.string().min(1)).optional(),
+      eksClusters: z
+        .array(z.string().regex(/^(?:\*|[a-z0-9-]+\/[\w-]+)$/, 'must be "<region>/<name>", or "*"'))
+        .default([]),
+      vpcIds: names,
+      subnetIds: names,
+      roleArns: names,
+      kmsKeyArns: names,
+      adminPrincipalArns: names,
+      internalLoadBalancer: z.boolean().default(false),
+    })
+    .prefault({}),
+  placement: z
+    .strictObject({
+      nodeSelector: z.record(z.string().min(1), z.array(z.string())).default({}),
+      tolerations: z
+        .array(
+          z.strictObject({
+            key: z.string().min(1).optional(),
+            value: z.string().optional(),
+            effect: z.enum(['NoSchedule', 'PreferNoSchedule', 'NoExecute']).optional(),
+          }),
+        )
+        .default([]),
+    })
+    .prefault({}),
+});
+
+const policyTenant = (name: string) => (name === '*' ? undefined : nameProblem(name, MAX_TENANT_LENGTH));
+
+/** A JSON file `{"<tenant>": {"providers": ["aws"], "aws": {"vpcIds": [...]}}, "*": {...}}`. */
+const policyFile = z.string().transform((path, context): TenantPolicy => {
+  try {
+    const parsed = z.record(z.string(), policyEntry).safeParse(JSON.parse(readFileSync(path, 'utf8')));
+    if (parsed.success) {
+      for (const tenant of Object.keys(parsed.data)) {
+        const problem = policyTenant(tenant);
+        if (problem !== undefined) context.addIssue(`${path}: tenant "${tenant}" ${problem}`);
+      }
+      return new Map(Object.entries(parsed.data));
+    }
+    for (const { path: at, message } of parsed.error.issues) context.addIssue(`${path}: ${at.join('.')}: ${message}`);
+  } catch (error) {
+    context.addIssue(`${path} cannot be read as JSON: ${messageOf(error)}`);
+  }
+  return new Map();
+});
+
+/** `vpc-0a1b2c3d,vpc-0b1c2d3e` */
+const vpcs = z.string().transform((text, context): readonly string[] => {
+  const ids = text.split(',').map((id) => id.trim());
+  for (const id of ids) if (!/^vpc-[0-9a-f]{8,17}$/.test(id)) context.addIssue(`"${id}" is no id of a VPC`);
+  return ids;
+});
+
 /** A PEM file of authorities that are trusted beside the ones that Node trusts. */
 const certificates = z.string().transform((path, context): readonly string[] => {
   try {
@@ -110,7 +171,13 @@ const schema = z.object({
   FLEET_WORKER_CIDRS: cidrs.default([]),
   /** Address of another AWS than Amazon's, for EC2, EKS, IAM, STS and the buckets of clusters. */
   FLEET_AWS_ENDPOINT: z.url().optional(),
-  /** Policy that bounds every role that is made. */
+  /** Which tenant may name what exists already; see src/domain/tenant-policy.ts. Without it: nobody anything. */
+  FLEET_TENANT_POLICY: policyFile.optional(),
+  /** Public addresses that the workers reach the endpoints of EKS clusters from. */
+  FLEET_AWS_WORKER_CIDRS: cidrs.default([]),
+  /** VPCs whose private endpoints the workers reach, being inside or connected. */
+  FLEET_AWS_WORKER_VPCS: vpcs.default([]),
+  /** Policy that bounds every role that is made; needed to make any. */
   FLEET_AWS_PERMISSIONS_BOUNDARY: z
     .string()
     .regex(/^arn:aws[a-z-]*:iam::\d{12}:policy\/.+$/, 'must be the ARN of an IAM policy')

@@ -14,6 +14,9 @@ export const AWS_TAGS = {
   slot: 'qdrant-fleet/slot',
 } as const;
 
+/** Of all tags of fleets but one. */
+const TAG_PREFIX = 'qdrant-fleet/';
+
 export const MANAGED_BY_TAG = 'qdrant-fleet';
 
 /** Path of all our IAM roles: the worker's own policy is limited to it. */
@@ -45,6 +48,16 @@ export function clusterTags({ installation, tenant, cluster }: Omit<Owner, 'oper
 /** Whether every one of `wanted` is among `found`. One that differs makes a resource somebody else's. */
 export function carries(found: Tags, wanted: Tags): boolean {
   return Object.entries(wanted).every(([key, value]) => found[key] === value);
+}
+
+/**
+ * Whether tags are those of a fleet, and not of this cluster. One tag of a fleet is enough, and all of the cluster's are
+ * needed: what lacks one, or has a part of them, is another's.
+ */
+export function isOfAnother(found: Tags, cluster: Omit<Owner, 'operation'>): boolean {
+  const ofAFleet =
+    found[AWS_TAGS.managedBy] === MANAGED_BY_TAG || Object.keys(found).some((key) => key.startsWith(TAG_PREFIX));
+  return ofAFleet && !carries(found, clusterTags(cluster));
 }
 
 /** Tag values are 256 characters of a small alphabet; workflow ids typed by hand may be anything. */

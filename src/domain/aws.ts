@@ -8,6 +8,9 @@ export const AWS_REGIONS = (
   'ap-southeast-3 ap-southeast-4 ap-southeast-5 ap-southeast-7'
 ).split(' ');
 
+/** Where a request names none. */
+export const DEFAULT_REGION = 'us-east-1';
+
 /** Control plane logs that EKS can send to CloudWatch. */
 export const EKS_LOG_TYPES = ['api', 'audit', 'authenticator', 'controllerManager', 'scheduler'] as const;
 export type EksLogType = (typeof EKS_LOG_TYPES)[number];
@@ -64,9 +67,12 @@ export interface AwsRequest {
   /** Of Qdrant's volumes, MiB/s: 125 to 2000; default 125. */
   readonly volumeThroughput?: number;
   readonly endpointAccess?: {
-    /** Whether the Kubernetes API is reachable from outside of the VPC; default true. */
+    /**
+     * Whether the Kubernetes API is reachable from outside of the VPC, from `publicCidrs` and the addresses of the
+     * fleet's workers only. Default: where there are such addresses.
+     */
     readonly public?: boolean;
-    /** From where; default everywhere. Callers still need IAM credentials that the cluster knows. */
+    /** Callers still need IAM credentials that the cluster knows. */
     readonly publicCidrs?: readonly string[];
   };
   /** KMS key for Kubernetes Secrets; default: EKS' own encryption. */
@@ -100,7 +106,8 @@ export interface AwsSpec {
   readonly machineVolumeGiB: number;
   readonly volumeIops: number;
   readonly volumeThroughput: number;
-  readonly endpointAccess: { readonly public: boolean; readonly publicCidrs: readonly string[] };
+  /** `public` is absent where nobody asked: the plan decides. */
+  readonly endpointAccess: { readonly public?: boolean; readonly publicCidrs: readonly string[] };
   readonly secretsEncryptionKeyArn?: string;
   readonly logging: readonly EksLogType[];
   readonly adminPrincipalArns: readonly string[];
@@ -115,7 +122,7 @@ export const KUBERNETES_VERSION = /^1\.(?:2[89]|3\d)$/;
 export function resolveAws(request: AwsRequest, nodes: number): AwsSpec {
   const { vpcId, eksCluster, secretsEncryptionKeyArn, endpointAccess } = request;
   return {
-    region: request.region ?? 'us-east-1',
+    region: request.region ?? DEFAULT_REGION,
     ...(vpcId !== undefined && { vpcId }),
     subnetIds: request.subnetIds ?? [],
     cidr: request.cidr ?? '10.64.0.0/16',
@@ -132,8 +139,8 @@ export function resolveAws(request: AwsRequest, nodes: number): AwsSpec {
     volumeIops: request.volumeIops ?? 3000,
     volumeThroughput: request.volumeThroughput ?? 125,
     endpointAccess: {
-      public: endpointAccess?.public ?? true,
-      publicCidrs: endpointAccess?.publicCidrs ?? ['0.0.0.0/0'],
+      ...(endpointAccess?.public !== undefined && { public: endpointAccess.public }),
+      publicCidrs: endpointAccess?.publicCidrs ?? [],
     },
     ...(secretsEncryptionKeyArn !== undefined && { secretsEncryptionKeyArn }),
     logging: request.logging ?? [],
@@ -150,7 +157,23 @@ export function resolveAws(request: AwsRequest, nodes: number): AwsSpec {
 }
 
 /** A request that resolves to the same again, also for another number of Qdrant nodes. */
-export function awsRequestOf({ followNodes, nodeCount, ...spec }: AwsSpec): AwsRequest {
+export function awsRequestOf({ followNodes, nodeCount, endpointAccess, ...spec }: AwsSpec): AwsRequest {
   const said = Object.entries(spec).filter(([, value]) => !Array.isArray(value) || value.length > 0);
-  return { ...Object.fromEntries(said), ...(followNodes !== true && { nodeCount }) };
+  return {
+    ...Object.fromEntries(said),
+    ...endpointRequestOf(endpointAccess),
+    ...(followNodes !== true && { nodeCount }),
+  };
+}
+
+/** Clusters of earlier versions were open to everybody where nobody had asked; those that are made of them are not. */
+function endpointRequestOf({
+  public: open,
+  publicCidrs,
+}: AwsSpec['endpointAccess']): Pick<AwsRequest, 'endpointAccess'> {
+  const wasDefault = open === true && publicCidrs.length === 1 && publicCidrs[0] === '0.0.0.0/0';
+  if (wasDefault || (open === undefined && publicCidrs.length === 0)) return {};
+  return {
+    endpointAccess: { ...(open !== undefined && { public: open }), ...(publicCidrs.length > 0 && { publicCidrs }) },
+  };
 }

@@ -11,6 +11,7 @@
 export const ERROR_CODES = {
   InvalidInput: { class: 'fail', status: 400, title: 'The request is not valid' },
   Unauthorized: { class: 'fail', status: 401, title: 'A valid API token is needed' },
+  NotAllowed: { class: 'fail', status: 403, title: 'The operator of the fleet does not allow this' },
   NotFound: { class: 'fail', status: 404, title: 'No such resource' },
   ClusterNotFound: { class: 'fail', status: 404, title: 'No such cluster' },
   BackupNotFound: { class: 'fail', status: 404, title: 'No such backup' },

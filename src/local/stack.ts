@@ -192,6 +192,10 @@ function environment({ dataDir, ports, secrets, tools }: Settings): Record<strin
     FLEET_HELM_BIN: tools.helm,
     FLEET_HELM_CHART: join(REPOSITORY, 'src/local/chart/qdrant'),
     FLEET_QDRANT_RESOLVER: 'pod-ip',
+    FLEET_TENANT_POLICY: join(REPOSITORY, 'src/local/tenant-policy.json'),
+    // The emulators take any.
+    FLEET_AWS_PERMISSIONS_BOUNDARY: 'arn:aws:iam::000000000000:policy/qdrant-fleet-boundary',
+    FLEET_AWS_WORKER_CIDRS: '127.0.0.1/32',
     // Where the API server asks about EKS tokens: for tests that answer there.
     FLEET_LOCAL_TOKEN_WEBHOOK_PORT: String(ports.tokenWebhook),
     ...('python' in tools.qdrant && { FLEET_ENGINE_PYTHON: tools.qdrant.python }),

@@ -4,6 +4,7 @@ import { paged } from '../../src/clients/aws/inventory.ts';
 import type { EmulatorName } from '../../src/local/aws/emulators.ts';
 import { inject } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
+import type { TenantPolicy } from '../../src/domain/tenant-policy.ts';
 import { Parts } from '../activities/support.ts';
 
 export const REGION = 'us-east-1';
@@ -50,12 +51,19 @@ export class Account {
   }
 
   /** @param graceSeconds how long what was made may stay unseen */
-  static async open(endpoint: string, { graceSeconds = 0 } = {}): Promise<Account> {
+  static async open(
+    endpoint: string,
+    { graceSeconds = 0, policy }: { graceSeconds?: number; policy?: TenantPolicy } = {},
+  ): Promise<Account> {
     const calls: AwsCall[] = [];
     const clients = new AwsClients({ endpoint, onCall: (call) => calls.push(call) });
     let account: Account | undefined;
     const interfering = new Interfering(clients, () => account?.interference ?? {});
-    const config = { ...loadConfig(inject('localEnv')), FLEET_AWS_CONSISTENCY_SECONDS: graceSeconds };
+    const config = {
+      ...loadConfig(inject('localEnv')),
+      FLEET_AWS_CONSISTENCY_SECONDS: graceSeconds,
+      ...(policy !== undefined && { FLEET_TENANT_POLICY: policy }),
+    };
     const parts = await Parts.open({ aws: interfering as unknown as AwsClients, config });
     account = new Account(parts, clients, calls, config);
     return account;
