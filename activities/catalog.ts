@@ -7,6 +7,7 @@ import { resolveSpec, type ClusterPhase, type ClusterRequest, type ClusterSpec }
 import { conditionsOf, type ClusterState } from '../src/domain/conditions.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
 import { namespaceOf, type ClusterRef, type InBucket } from '../src/domain/naming.ts';
+import { requireWorkerLocation } from '../src/domain/network-policy.ts';
 import type { OperationKind } from '../src/domain/operation.ts';
 import { DEFAULT_POLICY, requireAllowed } from '../src/domain/tenant-policy.ts';
 import { workflowRun } from './context.ts';
@@ -152,6 +153,10 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
     async reserveCluster(input: ClusterRef & { request: ClusterRequest }): Promise<ClusterSpec> {
       const { workflowId } = workflowRun();
       const { tenant, cluster, request } = input;
+      requireWorkerLocation({
+        ...(config.FLEET_WORKER_NAMESPACE !== undefined && { workerNamespace: config.FLEET_WORKER_NAMESPACE }),
+        workerCidrs: config.FLEET_WORKER_CIDRS,
+      });
       const spec = resolve(request);
       requireAllowed(config.FLEET_TENANT_POLICY ?? DEFAULT_POLICY, tenant, spec);
       const existing = await catalog.cluster(input);

@@ -1,7 +1,8 @@
 /** How much disk the pods of a cluster have free, by the kubelets' own measurement. */
-import { Agent, request } from 'undici';
-import type { KubeletStats } from '../src/clients/kubernetes.ts';
-import { FleetError, messageOf } from '../src/domain/errors.ts';
+import { kubeletStats, type KubeletStats } from '../src/clients/kubelet.ts';
+import type { Kubernetes } from '../src/clients/kubernetes.ts';
+import type { Config } from '../src/config.ts';
+import { FleetError } from '../src/domain/errors.ts';
 import type { FreeDisk, PodVolumes } from '../src/domain/disk.ts';
 import { namespaceOf, type ClusterRef } from '../src/domain/naming.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -17,7 +18,7 @@ const MOUNTS = { storage: '/qdrant/storage', snapshots: '/qdrant/snapshots' } as
  * @returns what is known by pod name, and why the rest is not
  */
 export async function freeDisk(
-  { clusters }: Pick<ActivityDeps, 'clusters'>,
+  { clusters, config }: Pick<ActivityDeps, 'clusters' | 'config'>,
   ref: ClusterRef,
 ): Promise<{ disks: FreeDisk; unknown: string[] }> {
   const namespace = namespaceOf(ref);
@@ -25,10 +26,11 @@ export async function freeDisk(
   const places = await kubernetes.podPlaces(namespace, POD_SELECTOR);
   const disks: Record<string, PodVolumes> = {};
   const unknown: string[] = [];
+  const ask = await askKubelets(kubernetes, config);
+  if (typeof ask === 'string') return { disks, unknown: [ask] };
   for (const [node, pods] of Map.groupBy(places, (place) => place.node)) {
     try {
-      const { endpoint } = await kubernetes.node(node);
-      const stats = endpoint === undefined ? await kubernetes.kubeletStats(node) : await askDirectly(endpoint);
+      const stats = await ask(node);
       for (const { name, volumes } of pods) {
         const found = volumesOf(stats, namespace, name, volumes);
         if (found === undefined) unknown.push(`pod ${name} is not in the stats of node ${node}`);
@@ -40,6 +42,26 @@ export async function freeDisk(
     }
   }
   return { disks, unknown };
+}
+
+/** @returns what asks the kubelet of a node, or why nobody can */
+async function askKubelets(
+  kubernetes: Kubernetes,
+  { FLEET_STATS_SERVICE_ACCOUNT: account, FLEET_KUBELET_CA_FILE: ca }: Config,
+): Promise<string | ((node: string) => Promise<KubeletStats>)> {
+  if (account === undefined) return 'FLEET_STATS_SERVICE_ACCOUNT is not set, so no kubelet is asked';
+  try {
+    const token = await kubernetes.serviceAccountToken(account.namespace, account.name);
+    const authority = ca ?? kubernetes.authority;
+    return async (node) => {
+      const origin = await kubernetes.kubeletOrigin(node);
+      if (origin === undefined) throw new FleetError('KubernetesUnavailable', `Node ${node} has no address.`);
+      return kubeletStats(origin, { token, authority });
+    };
+  } catch (error) {
+    if (!FleetError.is(error)) throw error;
+    return error.message;
+  }
 }
 
 function volumesOf(
@@ -60,22 +82,4 @@ function volumesOf(
   // Where no volume of its own is mounted, snapshots lie in the container's layer or below the storage.
   const snapshots = volume(MOUNTS.snapshots) ?? storage;
   return storage === undefined || snapshots === undefined ? undefined : { storage, snapshots };
-}
-
-const agent = new Agent({ connect: { timeout: 2000 }, headersTimeout: 5000, bodyTimeout: 5000 });
-
-/**
- * The API server connects to no loopback address, which the nodes of a local stack have: their kubelets, which serve
- * plain HTTP, are asked without it.
- */
-async function askDirectly(endpoint: string): Promise<KubeletStats> {
-  try {
-    const { statusCode, body } = await request(`${endpoint}/stats/summary`, { dispatcher: agent });
-    if (statusCode !== 200) throw new Error(`status ${statusCode}`);
-    return (await body.json()) as KubeletStats;
-  } catch (error) {
-    throw new FleetError('KubernetesUnavailable', `The kubelet at ${endpoint} tells no stats: ${messageOf(error)}`, {
-      cause: error,
-    });
-  }
 }

@@ -49,7 +49,10 @@ export function createHelmActivities({ clusters, config }: ActivityDeps) {
 
     /** Succeeds when there is no release. */
     async uninstallRelease(ref: ClusterRef): Promise<void> {
-      const { helm } = await clusters.of(ref);
+      const { helm, kubernetes } = await clusters.of(ref);
+      // Where there is no namespace any more, or one that is going, the worker has no rights that Helm could use.
+      const found = await kubernetes.namespace(namespaceOf(ref));
+      if (found === undefined || found.terminating) return;
       await helm.uninstall(namespaceOf(ref), RELEASE_NAME, signal());
     },
   };

@@ -2,10 +2,11 @@
 import { readFileSync } from 'node:fs';
 import { getCACertificates } from 'node:tls';
 import { z } from 'zod';
+import { parseNetwork } from './domain/ip-network.ts';
 import { DEFAULT_PRESETS, DISTANCES, INDEX_TYPES, PROVIDERS, type CollectionPresets } from './domain/cluster.ts';
 import { messageOf } from './domain/errors.ts';
-import { cidrProblem } from './domain/input.ts';
 import { MAX_TENANT_LENGTH, nameProblem } from './domain/naming.ts';
+import { PRIVATE_CIDRS } from './domain/network-policy.ts';
 import type { TenantPolicy } from './domain/tenant-policy.ts';
 import { RESTORE_VIA } from './domain/restore-via.ts';
 import { DEFAULT_RELEASES, parseVersion } from './domain/releases.ts';
@@ -23,11 +24,31 @@ const MiB = 1024 * 1024;
 const cidrs = z.string().transform((text, context): readonly string[] => {
   const items = text.split(',').map((item) => item.trim());
   for (const item of items) {
-    const problem = cidrProblem(item);
-    if (problem !== undefined) context.addIssue(`"${item}" ${problem}`);
+    if (parseNetwork(item) === undefined) context.addIssue(`"${item}" must be a network such as "10.20.0.0/16"`);
   }
   return items;
 });
+
+/** `8080,9000` */
+const ports = z.string().transform((text, context): readonly number[] => {
+  const items = text.split(',').map((item) => Number(item.trim()));
+  for (const item of items) {
+    if (!Number.isInteger(item) || item < 1 || item > 65_535) context.addIssue('must be ports from 1 to 65535');
+  }
+  return items;
+});
+
+/** `app=prometheus,team=ops` */
+const labels = z.string().transform((text, context): Readonly<Record<string, string>> => {
+  const pairs = text.split(',').map((pair) => pair.trim().split('='));
+  for (const [key = '', value = '', ...rest] of pairs) {
+    const legal = LABEL_KEY.test(key) && LABEL_VALUE.test(value) && rest.length === 0;
+    if (!legal) context.addIssue('must be labels such as "app.kubernetes.io/name=prometheus", by commas');
+  }
+  return Object.fromEntries(pairs) as Record<string, string>;
+});
+const LABEL_KEY = /^(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?\/)?[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/;
+const LABEL_VALUE = /^(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$/;
 
 /** `acme=secret,beta=secret2`: which token speaks for which tenant. */
 const tokens = z
@@ -140,17 +161,28 @@ const vpcs = z.string().transform((text, context): readonly string[] => {
   return ids;
 });
 
-/** A PEM file of authorities that are trusted beside the ones that Node trusts. */
-const certificates = z.string().transform((path, context): readonly string[] => {
+/** `fleet-system/qdrant-fleet-stats` */
+const serviceAccount = z.string().transform((text, context) => {
+  const [namespace = '', name = '', ...rest] = text.split('/');
+  const legal = [namespace, name].every((part) => /^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/.test(part));
+  if (!legal || rest.length > 0) context.addIssue('must be a namespace and a service account, such as "fleet/stats"');
+  return { namespace, name };
+});
+
+/** A file of certificates in PEM. */
+const pemFile = z.string().transform((path, context): string => {
   try {
     const text = readFileSync(path, 'utf8');
-    if (text.includes('-----BEGIN CERTIFICATE-----')) return [...getCACertificates('default'), text];
+    if (text.includes('-----BEGIN CERTIFICATE-----')) return text;
     context.addIssue(`${path} holds no certificate in PEM ("-----BEGIN CERTIFICATE-----")`);
   } catch (error) {
     context.addIssue(`${path} cannot be read: ${messageOf(error)}`);
   }
-  return [];
+  return '';
 });
+
+/** A PEM file of authorities that are trusted beside the ones that Node trusts. */
+const certificates = pemFile.transform((text): readonly string[] => [...getCACertificates('default'), text]);
 
 const schema = z.object({
   /** PostgreSQL, such as `postgres://user:password@host:5432/fleet`. */
@@ -169,6 +201,21 @@ const schema = z.object({
   /** Where the workers are, for the clusters' network policies. */
   FLEET_WORKER_NAMESPACE: z.string().min(1).optional(),
   FLEET_WORKER_CIDRS: cidrs.default([]),
+  /** Where the nodes reach the backup store, for the same policies. */
+  FLEET_STORE_CIDRS: cidrs.default([]),
+  /** Policies see the ports of pods, behind a Service. */
+  FLEET_STORE_POD_PORTS: ports.default([]),
+  FLEET_PRIVATE_CIDRS: cidrs.default([...PRIVATE_CIDRS]),
+  FLEET_DNS_NAMESPACE: z.string().min(1).default('kube-system'),
+  FLEET_DNS_CIDRS: cidrs.default([]),
+  /** ClusterRole that the worker binds itself to in each namespace it makes. */
+  FLEET_NAMESPACE_ROLE: z.string().min(1).optional(),
+  /** `namespace/name`; may `get` `nodes/stats` and nothing else. */
+  FLEET_STATS_SERVICE_ACCOUNT: serviceAccount.optional(),
+  /** Authority of the kubelets' certificates, where it is not the API server's. */
+  FLEET_KUBELET_CA_FILE: pemFile.optional(),
+  FLEET_SCRAPE_NAMESPACE: z.string().min(1).optional(),
+  FLEET_SCRAPE_LABELS: labels.default({}),
   /** Address of another AWS than Amazon's, for EC2, EKS, IAM, STS and the buckets of clusters. */
   FLEET_AWS_ENDPOINT: z.url().optional(),
   /** Which tenant may name what exists already; see src/domain/tenant-policy.ts. Without it: nobody anything. */
@@ -208,7 +255,7 @@ const schema = z.object({
     .string()
     .regex(/^[A-Za-z0-9.:-]+$/, 'must be an IP address or a host name, without a port')
     .optional(),
-  FLEET_RELAY_PORT: z.coerce.number().int().min(0).max(65_535).default(0),
+  FLEET_RELAY_PORT: port(8090),
   /** Python that has `qdrant-edge-py`, Qdrant's engine as a library; without it backups are re-hashed, not opened. */
   FLEET_ENGINE_PYTHON: z.string().optional(),
   FLEET_SMALL_SHARD_BYTES: bytes(16 * MiB, 0, Number.MAX_SAFE_INTEGER),

@@ -1,16 +1,21 @@
 /** Kubernetes, as far as a cluster's namespace needs it. */
 import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import {
   ApiException,
   ApisApi,
   AppsV1Api,
+  AuthenticationV1Api,
+  AuthorizationV1Api,
   CoreV1Api,
   KubeConfig,
   KubernetesObjectApi,
   PatchStrategy,
+  RbacAuthorizationV1Api,
   setHeaderOptions,
   StorageV1Api,
   VersionApi,
+  type Cluster,
   type V1ContainerStatus,
 } from '@kubernetes/client-node';
 import { FleetError, messageOf } from '../domain/errors.ts';
@@ -42,19 +47,6 @@ export interface PodPlace {
   readonly name: string;
   readonly node: string;
   readonly volumes: Readonly<Record<string, string>>;
-}
-
-/** `GET /stats/summary` of a kubelet, as far as volumes go. What it cannot measure is absent. */
-export interface KubeletStats {
-  readonly pods?: readonly {
-    readonly podRef: { readonly name: string; readonly namespace: string };
-    readonly volume?: readonly {
-      readonly name: string;
-      readonly availableBytes?: number;
-      readonly capacityBytes?: number;
-      readonly usedBytes?: number;
-    }[];
-  }[];
 }
 
 export interface StatefulSetInfo {
@@ -104,18 +96,26 @@ export class Kubernetes {
   readonly #objects: KubernetesObjectApi;
   readonly #storage: StorageV1Api;
   readonly #groups: ApisApi;
+  readonly #authentication: AuthenticationV1Api;
+  readonly #authorization: AuthorizationV1Api;
+  readonly #rbac: RbacAuthorizationV1Api;
+  readonly #cluster: Cluster | null;
 
   /** Uses `KUBECONFIG`, the user's file or the pod's service account, in kubectl's order. */
   constructor(kubeconfig?: string) {
     const config = new KubeConfig();
     if (kubeconfig === undefined) config.loadFromDefault();
     else config.loadFromString(readFileSync(kubeconfig, 'utf8'));
+    this.#cluster = config.getCurrentCluster();
     this.#core = config.makeApiClient(CoreV1Api);
     this.#apps = config.makeApiClient(AppsV1Api);
     this.#version = config.makeApiClient(VersionApi);
     this.#objects = KubernetesObjectApi.makeApiClient(config);
     this.#storage = config.makeApiClient(StorageV1Api);
     this.#groups = config.makeApiClient(ApisApi);
+    this.#authentication = config.makeApiClient(AuthenticationV1Api);
+    this.#authorization = config.makeApiClient(AuthorizationV1Api);
+    this.#rbac = config.makeApiClient(RbacAuthorizationV1Api);
   }
 
   async serverVersion(): Promise<string> {
@@ -142,6 +142,37 @@ export class Kubernetes {
 
   async deleteNamespace(name: string): Promise<void> {
     await orMissing(`delete namespace ${name}`, () => this.#core.deleteNamespace({ name }));
+  }
+
+  /** Bind a ClusterRole to whoever this client is, in one namespace. Harmless when it is bound already. */
+  async bindToSelf(namespace: string, clusterRole: string): Promise<void> {
+    const { status } = await call('ask who we are', () => this.#authentication.createSelfSubjectReview({ body: {} }));
+    const user = status?.userInfo?.username ?? '';
+    const [, home, account] = /^system:serviceaccount:([^:]+):([^:]+)$/.exec(user) ?? [];
+    const subject =
+      home === undefined || account === undefined
+        ? { kind: 'User', apiGroup: 'rbac.authorization.k8s.io', name: user }
+        : { kind: 'ServiceAccount', namespace: home, name: account };
+    await orConflict(`bind ${clusterRole} to ${user} in ${namespace}`, () =>
+      this.#rbac.createNamespacedRoleBinding({
+        namespace,
+        body: {
+          metadata: { name: clusterRole },
+          roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: clusterRole },
+          subjects: [subject],
+        },
+      }),
+    );
+  }
+
+  /** Whether this client may do `verb` to a resource of the core group in a namespace, as the API server sees it now. */
+  async may(namespace: string, verb: string, resource: string): Promise<boolean> {
+    const { status } = await call(`ask whether we may ${verb} ${resource} in ${namespace}`, () =>
+      this.#authorization.createSelfSubjectAccessReview({
+        body: { spec: { resourceAttributes: { namespace, verb, resource } } },
+      }),
+    );
+    return status?.allowed === true;
   }
 
   /** One value of a Secret, decoded, or `undefined` when there is none. Never log it. */
@@ -173,6 +204,13 @@ export class Kubernetes {
     const { kind, metadata } = object;
     await call(`apply ${kind} ${[metadata.namespace, metadata.name].filter(Boolean).join('/')}`, () =>
       this.#objects.patch(object, undefined, undefined, FIELD_MANAGER, true, PatchStrategy.ServerSideApply),
+    );
+  }
+
+  /** Succeeds when there is none. */
+  async deleteService(namespace: string, name: string): Promise<void> {
+    await orMissing(`delete service ${namespace}/${name}`, () =>
+      this.#core.deleteNamespacedService({ namespace, name }),
     );
   }
 
@@ -288,21 +326,36 @@ export class Kubernetes {
     return new Set(items.map(({ spec }) => spec.source.persistentVolumeName ?? ''));
   }
 
-  /** Where the kubelet of a node on a loopback address answers; `undefined` for every other node. */
-  async node(name: string): Promise<{ endpoint: string | undefined }> {
-    const { status } = await call(`read node ${name}`, () => this.#core.readNode({ name }));
-    const ip = status?.addresses?.find(({ type }) => type === 'InternalIP')?.address;
-    const port = status?.daemonEndpoints?.kubeletEndpoint?.Port;
-    const local = ip?.startsWith('127.') === true && port !== undefined;
-    return { endpoint: local ? `http://${ip}:${port}` : undefined };
+  /**
+   * Where the kubelet of a node answers. Kubelets serve HTTPS; those of a local stack, on loopback addresses, serve HTTP.
+   *
+   * @returns nothing for a node that is not there or has no address
+   */
+  async kubeletOrigin(node: string): Promise<string | undefined> {
+    const found = await orMissing(`read node ${node}`, () => this.#core.readNode({ name: node }));
+    const ip = found?.status?.addresses?.find(({ type }) => type === 'InternalIP')?.address;
+    const port = found?.status?.daemonEndpoints?.kubeletEndpoint?.Port ?? KUBELET_PORT;
+    if (ip === undefined || isIP(ip) === 0) return undefined;
+    return `${ip.startsWith('127.') ? 'http' : 'https'}://${isIP(ip) === 6 ? `[${ip}]` : ip}:${port}`;
   }
 
-  /** The kubelet's stats summary, through the API server. */
-  async kubeletStats(name: string): Promise<KubeletStats> {
-    const answer: unknown = await call(`read the stats of node ${name}`, () =>
-      this.#core.connectGetNodeProxyWithPath({ name, path: 'stats/summary' }),
+  /** A token of a service account, good for ten minutes. Never log it. */
+  async serviceAccountToken(namespace: string, name: string): Promise<string> {
+    const { status } = await call(`make a token of service account ${namespace}/${name}`, () =>
+      this.#core.createNamespacedServiceAccountToken({
+        namespace,
+        name,
+        body: { spec: { audiences: [], expirationSeconds: TOKEN_SECONDS } },
+      }),
     );
-    return (typeof answer === 'string' ? JSON.parse(answer) : answer) as KubeletStats;
+    return status?.token ?? '';
+  }
+
+  /** The authority that the API server's certificate is checked against, in PEM. */
+  get authority(): string | undefined {
+    const { caData, caFile } = this.#cluster ?? {};
+    if (caData !== undefined) return Buffer.from(caData, 'base64').toString();
+    return caFile === undefined ? undefined : readFileSync(caFile, 'utf8');
   }
 
   async statefulSetReplicas(namespace: string, name: string): Promise<number | undefined> {
@@ -450,6 +503,9 @@ function containerState(
   };
 }
 
+const KUBELET_PORT = 10_250;
+/** The least that the API server gives a token. */
+const TOKEN_SECONDS = 600;
 const FIELD_MANAGER = 'qdrant-fleet';
 
 async function orMissing<T>(what: string, send: () => Promise<T>): Promise<T | undefined> {

@@ -1,7 +1,7 @@
 /** Values for Qdrant's Helm chart, by the official chart's keys (qdrant-helm 1.18 and 1.19). */
 import type { ClusterSpec, QdrantSettings } from './cluster.ts';
-import { POD_LABELS } from './kubernetes-objects.ts';
 import { API_KEY_SECRET, LABELS, MANAGED_BY, storageClassOf, type ClusterRef } from './naming.ts';
+import { POD_LABELS } from './network-policy.ts';
 
 /**
  * Values for a cluster. They hold no secret: the API key reaches the pods as an environment variable read from our own

@@ -34,6 +34,7 @@ export const ERROR_CODES = {
   ProviderNotSupported: { class: 'fail', status: 422, title: 'The provider is not supported' },
   QuotaReached: { class: 'fail', status: 403, title: 'A quota of the tenant is reached' },
   CloudQuotaReached: { class: 'fail', status: 502, title: 'A quota of the cloud account is reached' },
+  NotConfigured: { class: 'fail', status: 503, title: 'The fleet lacks a setting for this' },
   CapacityUnavailable: { class: 'fail', status: 502, title: 'The cloud has no capacity of this kind' },
   CloudDenied: { class: 'fail', status: 502, title: 'The cloud account lacks a permission' },
   CloudRejected: { class: 'fail', status: 502, title: 'The cloud refused the request' },

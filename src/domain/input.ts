@@ -16,6 +16,7 @@ import {
   type ProviderName,
 } from './cluster.ts';
 import { FleetError, type FieldError } from './errors.ts';
+import { parseNetwork } from './ip-network.ts';
 import { isBackupId, MAX_CLUSTER_LENGTH, MAX_TENANT_LENGTH, nameProblem, type ClusterRef } from './naming.ts';
 import { RESTORE_VIA, type RestoreVia } from './restore-via.ts';
 import type { RetentionPolicy } from './retention.ts';
@@ -310,14 +311,8 @@ function networkAccess(r: Reader): NetworkAccess {
 }
 
 /** Why `text` is no IPv4 or IPv6 network in CIDR form. */
-export function cidrProblem(text: string): string | undefined {
-  const [address = '', bits = '', ...rest] = text.split('/');
-  const octets = address.split('.');
-  const v4 = octets.length === 4 && octets.every((part) => /^\d{1,3}$/.test(part) && Number(part) <= 255);
-  const v6 = /^[0-9a-fA-F:]+$/.test(address) && address.split(':').length > 2;
-  const most = v4 ? 32 : 128;
-  if ((v4 || v6) && /^\d{1,3}$/.test(bits) && Number(bits) <= most && rest.length === 0) return undefined;
-  return 'must be a network such as "10.20.0.0/16"';
+function cidrProblem(text: string): string | undefined {
+  return parseNetwork(text) === undefined ? 'must be a network such as "10.20.0.0/16"' : undefined;
 }
 
 /** Why a setting of Qdrant's configuration file is not for users to set, if it is not. */

@@ -5,15 +5,10 @@
  */
 import type { ClusterSpec } from './cluster.ts';
 import { API_KEY_SECRET, clusterLabels, namespaceOf, RELEASE_NAME, type ClusterRef } from './naming.ts';
+import { networkPolicySpec, POD_LABELS, PORTS, type NetworkSurroundings } from './network-policy.ts';
 
 /** What this installation knows about itself. */
-export interface Surroundings {
-  /** Namespace that the workers run in, when they run in the same Kubernetes cluster. */
-  readonly workerNamespace?: string;
-  /** Addresses of workers elsewhere. */
-  readonly workerCidrs: readonly string[];
-  /** Port of the backup store as the nodes see it; they pull shards from it. */
-  readonly storePort: number;
+export interface Surroundings extends NetworkSurroundings {
   /** Whether the cluster knows the Prometheus operator's ServiceMonitor. */
   readonly serviceMonitors: boolean;
 }
@@ -32,23 +27,20 @@ export interface AppliedObject {
   readonly [rest: string]: unknown;
 }
 
-const PORTS = { http: 6333, grpc: 6334, p2p: 6335 } as const;
-
 /** Enforced by the API server itself (Kubernetes Pod Security Standards, level restricted). */
 export const POD_SECURITY_LABELS = {
   'pod-security.kubernetes.io/enforce': 'restricted',
   'pod-security.kubernetes.io/warn': 'restricted',
 } as const;
 
-/** The pods that the chart makes. */
-export const POD_LABELS = {
-  'app.kubernetes.io/name': 'qdrant',
-  'app.kubernetes.io/instance': RELEASE_NAME,
-} as const;
+/** Name of the Service of an internal load balancer. */
+export const LOAD_BALANCER = `${RELEASE_NAME}-internal`;
 
-const LOAD_BALANCER = `${RELEASE_NAME}-internal`;
-
-/** All objects of a cluster, in the order in which to apply them. */
+/**
+ * All objects of a cluster, in the order in which to apply them.
+ *
+ * @throws FleetError `NotConfigured` when nothing says where the workers are
+ */
 export function surroundingObjects(ref: ClusterRef, spec: ClusterSpec, around: Surroundings): AppliedObject[] {
   return [
     serviceAccount(ref),
@@ -56,15 +48,6 @@ export function surroundingObjects(ref: ClusterRef, spec: ClusterSpec, around: S
     ...(spec.network?.internalLoadBalancer === true ? [internalLoadBalancer(ref)] : []),
     ...(around.serviceMonitors ? [serviceMonitor(ref)] : []),
   ];
-}
-
-/** Who may reach the API besides the peers themselves, in words. */
-export function accessInWords({ network }: ClusterSpec, { workerNamespace, workerCidrs }: Surroundings): string {
-  if (workerNamespace === undefined && workerCidrs.length === 0) {
-    return 'ports 6333 and 6334 open to all: neither FLEET_WORKER_NAMESPACE nor FLEET_WORKER_CIDRS is set';
-  }
-  const namespaces = [...(workerNamespace === undefined ? [] : [workerNamespace]), ...(network?.allowNamespaces ?? [])];
-  return `ports 6333 and 6334 open to ${[...namespaces, ...workerCidrs, ...(network?.allowCidrs ?? [])].join(', ')}`;
 }
 
 /**
@@ -87,39 +70,12 @@ function serviceAccount(ref: ClusterRef): AppliedObject {
   };
 }
 
-/**
- * Default deny in both directions. In: the API ports from named sources, the peer port among peers. Out: DNS, peers, and
- * the store that shards are pulled from.
- */
 function networkPolicy(ref: ClusterRef, { network }: ClusterSpec, around: Surroundings): AppliedObject {
-  const { workerNamespace, workerCidrs, storePort } = around;
-  const workersAreKnown = workerNamespace !== undefined || workerCidrs.length > 0;
-  const sources = [
-    { podSelector: { matchLabels: POD_LABELS } },
-    ...[...(workerNamespace === undefined ? [] : [workerNamespace]), ...(network?.allowNamespaces ?? [])].map(
-      (name) => ({ namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': name } } }),
-    ),
-    ...[...workerCidrs, ...(network?.allowCidrs ?? [])].map((cidr) => ({ ipBlock: { cidr } })),
-  ];
-  const peers = [{ podSelector: { matchLabels: POD_LABELS } }];
   return {
     apiVersion: 'networking.k8s.io/v1',
     kind: 'NetworkPolicy',
     metadata: metadata(ref, RELEASE_NAME),
-    spec: {
-      podSelector: {},
-      policyTypes: ['Ingress', 'Egress'],
-      ingress: [
-        // A policy that locks the workers out would stop the very operation that applies it.
-        { ports: ports('TCP', PORTS.http, PORTS.grpc), ...(workersAreKnown && { from: sources }) },
-        { ports: ports('TCP', PORTS.p2p), from: peers },
-      ],
-      egress: [
-        { ports: [...ports('UDP', 53), ...ports('TCP', 53)] },
-        { ports: ports('TCP', PORTS.p2p), to: peers },
-        { ports: ports('TCP', storePort) },
-      ],
-    },
+    spec: networkPolicySpec(network, around),
   };
 }
 
@@ -202,8 +158,4 @@ export function outputsOf(ref: ClusterRef, { network }: Pick<ClusterSpec, 'netwo
 
 function metadata(ref: ClusterRef, name: string): AppliedObject['metadata'] {
   return { name, namespace: namespaceOf(ref), labels: clusterLabels(ref) };
-}
-
-function ports(protocol: 'TCP' | 'UDP', ...numbers: number[]): { protocol: string; port: number }[] {
-  return numbers.map((port) => ({ protocol, port }));
 }

@@ -9,6 +9,7 @@ const PORTS = {
   s3: { part: 'S3', usual: 7070, variable: 'FLEET_LOCAL_S3_PORT' },
   postgres: { part: 'Postgres', usual: 15432, variable: 'FLEET_LOCAL_POSTGRES_PORT' },
   api: { part: 'the API', usual: 8080, variable: 'FLEET_API_PORT' },
+  relay: { part: "the worker's relay of shards", usual: 8090, variable: 'FLEET_RELAY_PORT' },
   workerHealth: { part: "the worker's health check", usual: 8081, variable: 'FLEET_WORKER_HEALTH_PORT' },
 } as const;
 

@@ -7,7 +7,10 @@ export interface Secrets {
   readonly postgresPassword: string;
   readonly s3AccessKey: string;
   readonly s3SecretKey: string;
+  /** Of the administrator. */
   readonly kubernetesToken: string;
+  /** Of the fleet's worker, for Kubernetes. */
+  readonly workerToken: string;
   readonly apiToken: string;
   /** PEM, the key that signs service account tokens. */
   readonly serviceAccountKey: string;
@@ -41,6 +44,7 @@ function newSecrets(): Secrets {
     s3AccessKey: `LOCAL${randomBytes(8).toString('hex').toUpperCase()}`,
     s3SecretKey: random(30),
     kubernetesToken: random(30),
+    workerToken: random(30),
     apiToken: `fleet_${random(24)}`,
     serviceAccountKey: privateKey.export({ type: 'sec1', format: 'pem' }).toString(),
   };

@@ -6,9 +6,10 @@ import { MACHINES_POOL } from './kubelet/nodes.ts';
 import { tryLock } from './lock.ts';
 import { awsEnvironment, awsPart } from './parts/aws.ts';
 import { kinePart } from './parts/kine.ts';
-import { kubeconfigPath, kubernetesParts } from './parts/kubernetes.ts';
+import { kubeconfigPath, kubernetesParts, workerKubeconfigPath } from './parts/kubernetes.ts';
 import { databaseUrl, postgresPart } from './parts/postgres.ts';
 import { apiPart, kubeletPart, workerPart } from './parts/programs.ts';
+import { RIGHTS_ENVIRONMENT } from './parts/rights.ts';
 import { BACKUP_BUCKET, s3Part } from './parts/s3.ts';
 import { temporalPart } from './parts/temporal.ts';
 import { REPOSITORY } from './paths.ts';
@@ -67,9 +68,14 @@ export function startInfrastructure(options: StackOptions & { readonly kubelet?:
 export function startStack(options: StackOptions): Promise<Infrastructure> {
   return start(options, (context) => [
     kubelet(context, options),
-    workerPart(context.env, context.ports, context.names, realpathSync(options.dataDir)),
-    apiPart(context.env, context.ports, context.names),
+    workerPart(ofWorker(context.env), context.ports, context.names, realpathSync(options.dataDir)),
+    apiPart(ofWorker(context.env), context.ports, context.names),
   ]);
+}
+
+/** A worker has its own rights in Kubernetes, and not the administrator's. */
+function ofWorker(env: Record<string, string>): Record<string, string> {
+  return { ...env, KUBECONFIG: env['FLEET_LOCAL_WORKER_KUBECONFIG'] ?? '' };
 }
 
 interface Context {
@@ -188,7 +194,11 @@ function environment({ dataDir, ports, secrets, tools }: Settings): Record<strin
     FLEET_S3_FORCE_PATH_STYLE: 'true',
     FLEET_BACKUP_BUCKET: BACKUP_BUCKET,
     FLEET_BACKUP_PREFIX: '',
+    ...RIGHTS_ENVIRONMENT,
+    FLEET_LOCAL_WORKER_KUBECONFIG: workerKubeconfigPath(dataDir),
+    FLEET_WORKER_CIDRS: '127.0.0.1/32',
     FLEET_RELAY_HOST: '127.0.0.1',
+    FLEET_RELAY_PORT: String(ports.relay),
     FLEET_HELM_BIN: tools.helm,
     FLEET_HELM_CHART: join(REPOSITORY, 'src/local/chart/qdrant'),
     FLEET_QDRANT_RESOLVER: 'pod-ip',

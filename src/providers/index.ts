@@ -44,6 +44,7 @@ export class Providers {
   #make(name: SupportedProvider): Provider {
     const { config, aws } = this.#parts;
     const helm = config.FLEET_HELM_BIN;
-    return name === 'aws' ? awsProvider({ aws, helm }) : kubernetesProvider({ helm, kubeconfig: config.KUBECONFIG });
+    if (name === 'aws') return awsProvider({ aws, helm });
+    return kubernetesProvider({ helm, kubeconfig: config.KUBECONFIG, namespaceRole: config.FLEET_NAMESPACE_ROLE });
   }
 }

@@ -7,12 +7,14 @@ import type { Provider } from './provider.ts';
 interface Options {
   readonly helm: string;
   readonly kubeconfig?: string | undefined;
+  readonly namespaceRole?: string | undefined;
 }
 
-export function kubernetesProvider({ helm, kubeconfig }: Options): Provider {
+export function kubernetesProvider({ helm, kubeconfig, namespaceRole }: Options): Provider {
   const access = {
     kubernetes: new Kubernetes(kubeconfig),
     helm: new Helm({ binary: helm, ...(kubeconfig !== undefined && { kubeconfig }) }),
+    ...(namespaceRole !== undefined && { namespaceRole }),
   };
   return {
     name: 'kubernetes',

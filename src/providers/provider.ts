@@ -9,6 +9,8 @@ import type { ProviderCapabilities, SupportedProvider } from '../domain/provider
 export interface KubernetesAccess {
   readonly kubernetes: Kubernetes;
   readonly helm: Helm;
+  /** ClusterRole that the worker binds itself to in each namespace it makes; none where it has all rights already. */
+  readonly namespaceRole?: string;
 }
 
 export interface Provider {

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { freeDisk } from '../../activities/disk.ts';
 import { Kubernetes } from '../../src/clients/kubernetes.ts';
 import { Helm } from '../../src/clients/helm.ts';
+import { loadConfig } from '../../src/config.ts';
 import { RELEASE_NAME } from '../../src/domain/naming.ts';
 import { strategicMerge } from '../../src/local/kubelet/api.ts';
 import { Fleet, smallPoints } from '../support/fleet.ts';
@@ -25,8 +26,11 @@ beforeAll(async () => {
 afterAll(() => fleet.close());
 
 function measure() {
-  const access = { kubernetes: new Kubernetes(fleet.env['KUBECONFIG']), helm: new Helm({ binary: 'helm' }) };
-  return freeDisk({ clusters: { of: () => Promise.resolve(access) } }, ref());
+  const access = {
+    kubernetes: new Kubernetes(fleet.env['FLEET_LOCAL_WORKER_KUBECONFIG']),
+    helm: new Helm({ binary: 'helm' }),
+  };
+  return freeDisk({ clusters: { of: () => Promise.resolve(access) }, config: loadConfig(fleet.env) }, ref());
 }
 
 /** As if the storage volume of the first pod had been made of another size. */

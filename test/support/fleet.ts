@@ -81,7 +81,10 @@ export class Fleet {
         // A worker starts dozens of times in a run: what the first one compiled, the others read.
         NODE_COMPILE_CACHE: join(dirname(bundle), 'compiled'),
         ...this.env,
+        // With the rights of deploy/rbac; what the tests do themselves, they do as the administrator.
+        KUBECONFIG: this.env['FLEET_LOCAL_WORKER_KUBECONFIG'] ?? '',
         FLEET_WORKER_HEALTH_PORT: port,
+        FLEET_RELAY_PORT: String(await freePort()),
         FLEET_WORKFLOW_BUNDLE: bundle,
         ...(failpoint !== undefined && { FLEET_TEST_FAILPOINT: failpoint }),
         ...env,

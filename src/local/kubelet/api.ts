@@ -1,5 +1,7 @@
 import {
   ApiException,
+  AuthenticationV1Api,
+  AuthorizationV1Api,
   CoordinationV1Api,
   CoreV1Api,
   KubeConfig,
@@ -14,6 +16,8 @@ export interface Api {
   core: CoreV1Api;
   storage: StorageV1Api;
   coordination: CoordinationV1Api;
+  authentication: AuthenticationV1Api;
+  authorization: AuthorizationV1Api;
 }
 
 /** Connects by KUBECONFIG, as every Kubernetes tool does, unless told otherwise. */
@@ -23,6 +27,8 @@ export function connect(config = defaultConfig()): Api {
     core: config.makeApiClient(CoreV1Api),
     storage: config.makeApiClient(StorageV1Api),
     coordination: config.makeApiClient(CoordinationV1Api),
+    authentication: config.makeApiClient(AuthenticationV1Api),
+    authorization: config.makeApiClient(AuthorizationV1Api),
   };
 }
 

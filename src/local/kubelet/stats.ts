@@ -35,13 +35,18 @@ export async function serveStats(api: Api, config: KubeletConfig, log: Log): Pro
         response.writeHead(404).end();
         return;
       }
-      summary(api, config, node).then(
-        (stats) => response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(stats)),
-        (error: unknown) => {
-          log(`stats of node ${node.name}: ${describe(error)}`);
-          response.writeHead(500).end();
-        },
-      );
+      const answer = async () => {
+        const status = await refusal(api, node, request.headers.authorization);
+        if (status !== undefined) response.writeHead(status).end();
+        else {
+          const stats = await summary(api, config, node);
+          response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(stats));
+        }
+      };
+      answer().catch((error: unknown) => {
+        log(`stats of node ${node.name}: ${describe(error)}`);
+        response.writeHead(500).end();
+      });
     });
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
@@ -68,6 +73,30 @@ export async function serveStats(api: Api, config: KubeletConfig, log: Log): Pro
       await Promise.all(all.map((server) => new Promise((resolve) => server.close(resolve))));
     },
   };
+}
+
+/**
+ * As a kubelet whose authentication and authorization are those of the API server: who is it, and may it `get`
+ * `nodes/stats` of this node?
+ *
+ * @returns the status to refuse with
+ */
+async function refusal(api: Api, node: LocalNode, authorization = ''): Promise<401 | 403 | undefined> {
+  const token = /^Bearer (.+)$/.exec(authorization)?.[1];
+  if (token === undefined) return 401;
+  const review = await api.authentication.createTokenReview({ body: { spec: { token } } });
+  const { authenticated, user } = review.status ?? {};
+  if (authenticated !== true || user === undefined) return 401;
+  const access = await api.authorization.createSubjectAccessReview({
+    body: {
+      spec: {
+        ...(user.username !== undefined && { user: user.username }),
+        ...(user.groups !== undefined && { groups: user.groups }),
+        resourceAttributes: { verb: 'get', resource: 'nodes', subresource: 'stats', name: node.name },
+      },
+    },
+  });
+  return access.status?.allowed === true ? undefined : 403;
 }
 
 async function summary(api: Api, config: KubeletConfig, node: LocalNode) {

@@ -8,6 +8,7 @@ import type { Ports } from '../ports.ts';
 import { writeSecret, type Secrets } from '../secrets.ts';
 import type { Part } from '../supervisor.ts';
 import { kineSocket } from './kine.ts';
+import { applyRights, WORKER } from './rights.ts';
 
 interface Options {
   programs: { kubeApiserver: string; kubeControllerManager: string; kubeScheduler: string };
@@ -16,13 +17,21 @@ interface Options {
   secrets: Secrets;
 }
 
-/** The control plane of a Kubernetes cluster that has no nodes yet. Its kubeconfig is at {@link kubeconfigPath}. */
+/**
+ * The control plane of a Kubernetes cluster that has no nodes yet. The administrator's kubeconfig is at
+ * {@link kubeconfigPath}, the worker's, which has the rights of deploy/rbac and no others, at
+ * {@link workerKubeconfigPath}.
+ */
 export function kubernetesParts(options: Options): Part[] {
   return [apiserver(options), controllerManager(options), scheduler(options)];
 }
 
 export function kubeconfigPath(dataDir: string): string {
   return join(dataDir, 'kubeconfig');
+}
+
+export function workerKubeconfigPath(dataDir: string): string {
+  return join(dataDir, 'worker-kubeconfig');
 }
 
 function apiserver({ programs, dataDir, ports, secrets }: Options): Part {
@@ -62,12 +71,19 @@ function apiserver({ programs, dataDir, ports, secrets }: Options): Part {
       await discardOldCertificate(files);
       writeSecret(files.serviceAccountKey, secrets.serviceAccountKey);
       writeSecret(files.tokenWebhook, webhookConfig(`http://127.0.0.1:${ports.tokenWebhook}`));
-      writeSecret(files.tokens, `${secrets.kubernetesToken},admin,admin,system:masters\n`);
+      const groups = WORKER.groups.join(',');
+      writeSecret(
+        files.tokens,
+        `${secrets.kubernetesToken},admin,admin,system:masters\n` +
+          `${secrets.workerToken},${WORKER.user},worker,"${groups}"\n`,
+      );
     },
     isReady: async () => isReady(server, await readFile(files.certificate, 'utf8'), secrets.kubernetesToken),
     afterReady: async () => {
       const authority = await readFile(files.certificate, 'utf8');
       writeSecret(kubeconfigPath(dataDir), kubeconfig(server, authority, secrets.kubernetesToken));
+      writeSecret(workerKubeconfigPath(dataDir), kubeconfig(server, authority, secrets.workerToken));
+      await applyRights(kubeconfigPath(dataDir));
     },
   };
 }
