@@ -11,6 +11,7 @@ import {
   usesCustomSharding,
 } from '../src/domain/collection-config.ts';
 import {
+  besideProblem,
   neededSpace,
   replacedCollections,
   restoreItems,
@@ -142,10 +143,11 @@ export function createRestoreActivities(deps: ActivityDeps) {
     },
 
     /**
-     * @returns the collections of the target that an in-place restore replaces, and what could not be looked at
+     * @returns the collections of the target that an in-place restore replaces, what could not be looked at, and why the
+     *   new ones cannot stand beside the old for a while; absent where they can
      * @throws FleetError `RestoreRefused` with every reason and its remedy, before anything is written
      */
-    async checkRestoreGates(input: GateInput): Promise<{ replaced: string[]; unknown: string[] }> {
+    async checkRestoreGates(input: GateInput): Promise<{ replaced: string[]; unknown: string[]; notBeside?: string }> {
       const { target, location } = input;
       const { refusals, wish, found, unknown } = await judge(input);
       if (refusals.length > 0) {
@@ -155,7 +157,8 @@ export function createRestoreActivities(deps: ActivityDeps) {
           `${location.backup} cannot be restored into ${target.tenant}/${target.cluster}: ${reasons}.`,
         );
       }
-      return { replaced: replacedCollections(wish, found), unknown };
+      const notBeside = besideProblem(wish, found);
+      return { replaced: replacedCollections(wish, found), unknown, ...(notBeside !== undefined && { notBeside }) };
     },
 
     /** What a restore would do, and which gates would not let it through. Writes nothing. */

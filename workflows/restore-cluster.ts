@@ -3,6 +3,7 @@ import {
   CancellationScope,
   executeChild,
   isCancellation,
+  patched,
   workflowInfo,
 } from '@temporalio/workflow';
 import type { RestorePlan, RestorePreview } from '../activities/restore.ts';
@@ -14,10 +15,13 @@ import { BackupCluster } from './backup-cluster.ts';
 import { DeleteCluster } from './delete-cluster.ts';
 import { ProvisionCluster } from './provision-cluster.ts';
 import { control, persistent, preflight } from './shared/activity-proxies.ts';
+import { Change } from './shared/change.ts';
 import { isFailure, reasonOf } from './shared/failures.ts';
+import { PARALLEL_COLLECTIONS, proveBeside, Replaced } from './shared/in-place.ts';
 import { checked } from './shared/input.ts';
-import { runOperation } from './shared/operation.ts';
-import { dropWhenIdle, inParallel, restoreCollection } from './shared/restore-collection.ts';
+import { leaveBackup } from './shared/leave-backup.ts';
+import { runOperation, type Ended } from './shared/operation.ts';
+import { dropWhenIdle, inParallel, restoreCollection, type RestoreWay } from './shared/restore-collection.ts';
 
 const STEPS = {
   open: 'Open the backup',
@@ -25,33 +29,34 @@ const STEPS = {
   fresh: 'Back up what is replaced',
   lease: 'Take the lease',
   gates: 'Check the gates',
+  prove: 'Prove the backup beside the old collections',
   restore: 'Restore the collections',
   aliases: 'Switch the aliases',
 } as const;
-
-/** Collections that are restored side by side. */
-const PARALLEL_COLLECTIONS = 2;
 
 /**
  * Restore a backup into another cluster, which is made when it does not exist, with any number of nodes. Every replica
  * pulls its shard from the bucket; counts are proven on each; aliases come last. A failure removes what was made.
  *
  * With `"inPlace":true` the collections of an existing cluster are replaced: a fresh backup of them first, all gates,
- * and then each is dropped and restored. Writes after the fresh backup are lost, so stop them before.
+ * where the disks allow it a proof of the backup beside them, and then each is dropped and restored. When something fails
+ * or is cancelled after that, they are put back from the fresh backup. Writes after the fresh backup are lost, so stop
+ * them before.
+ *
+ * Point of no return: every collection is proven and the aliases are switched. From then on the restore succeeds.
  *
  * Input: `{"tenant":"acme","source":"docs","backup":"<id>","cluster":"docs2","nodes":2}`; `"dryRun":true` only tells what
  * would happen, how many bytes would be pulled, and which gate would refuse.
  */
-export async function RestoreCluster(input: unknown): Promise<Restored | (RestorePreview & { dryRun: true })> {
+export async function RestoreCluster(input: unknown): Promise<Ended<Restored | (RestorePreview & { dryRun: true })>> {
   const parsed = checked(input, parseRestoreInput);
   const { tenant, source, backup, cluster, nodes, replicationFactor, collections, rename, via } = parsed;
   const { inPlace = false, aliases: withAliases = true, dryRun = false } = parsed;
   const target = { tenant, cluster };
-  const steps = Object.values(STEPS).filter((step) => inPlace || step !== STEPS.fresh);
+  const steps = Object.values(STEPS).filter((step) => inPlace || (step !== STEPS.fresh && step !== STEPS.prove));
   return runOperation({ kind: 'restore', ref: target, steps }, async (operation) => {
     const { saga } = operation;
-    // The lease is written first of all, so it has to go however little came after it.
-    saga.add(`lease on backup ${backup} of ${source}`, () => persistent.closeBackup({ tenant, source, backup }));
+    leaveBackup(operation, { tenant, source, backup });
     const plan = await operation.step(
       STEPS.open,
       () =>
@@ -89,7 +94,7 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
         () => control.previewRestore({ ...wish, ...asMade }),
         ({ refusals }) => refusals.map(({ detail }) => detail).join('; ') || 'nothing is in the way',
       );
-      await control.closeBackup({ tenant, source, backup });
+      operation.pointOfNoReturn();
       return { ...preview, dryRun };
     }
     if (existed) operation.skip(STEPS.cluster, 'it exists');
@@ -120,14 +125,12 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
     );
     return fresh === undefined ? restore() : replace(fresh);
 
-    /** Replace what the fresh backup holds. Every failure from here on tells how to get it back. */
+    /** Replace what the fresh backup holds. Whatever fails from here on, it is back in the end. */
     async function replace({ backup: keptIn, kept }: { backup: string; kept: readonly string[] }): Promise<Restored> {
-      const dropped: string[] = [];
+      // Runs that began before told how to put it back, and left it at that.
+      const puts = patched('in-place-puts-back');
+      const old = new Replaced(operation, target, keptIn, via);
       const scope = CancellationScope.current();
-      saga.add(`the collections that were replaced in ${tenant}/${cluster}`, () => {
-        if (dropped.length > 0 && scope.consideredCancelled) throw new FleetError('CleanupIncomplete', howBack());
-        return Promise.resolve();
-      });
       try {
         const result = await restore({
           known: (replaced) => {
@@ -136,30 +139,54 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
             const what = news.map((name) => `"${name}"`).join(', ');
             throw new FleetError('RestoreRefused', `${what} appeared in the target after its backup. Start again.`);
           },
+          begin: async (notBeside) => {
+            saga.add(`the collections that were replaced in ${tenant}/${cluster}`, async () => {
+              if (puts) return old.putBack();
+              if (!old.isUntouched && scope.consideredCancelled)
+                throw new FleetError('CleanupIncomplete', old.howBack());
+              return undefined;
+            });
+            if (!puts) return;
+            if (notBeside !== undefined) operation.skip(STEPS.prove, `there is no room beside them: ${notBeside}`);
+            else await prove(names.filter((name) => kept.includes(nameIn(rename, name))));
+          },
           beforeMaking: async (collection) => {
-            if (!kept.includes(collection)) return;
-            dropped.push(collection);
-            await control.dropReplacedCollection({ target, collection, keptIn });
+            if (kept.includes(collection)) await old.drop(collection, !puts);
           },
         });
         return { ...result, freshBackup: keptIn };
       } catch (error) {
-        if (isCancellation(error) || !isFailure(error)) throw error;
+        if (isCancellation(error) || !isFailure(error) || (puts && !old.isUntouched)) throw error;
         const { code, message } = reasonOf(error);
-        throw ApplicationFailure.nonRetryable(`${message} ${howBack()}`, code);
+        throw ApplicationFailure.nonRetryable(`${message} ${old.howBack()}`, code);
       }
+    }
 
-      function howBack(): string {
-        if (dropped.length === 0) return `Nothing was dropped; the backup ${keptIn} of ${cluster} was made before.`;
-        const again = { tenant, source: cluster, backup: keptIn, cluster, collections: dropped };
-        const start = `temporal workflow start --type RestoreCluster --task-queue ${workflowInfo().taskQueue}`;
-        return `What was dropped is in backup ${keptIn} of ${cluster}; this brings it back: ${start} --input '${JSON.stringify(again)}'`;
-      }
+    /** What cannot be loaded is found out while everything that it is to replace is still there. */
+    async function prove(proven: readonly string[]): Promise<void> {
+      await operation.step(
+        STEPS.prove,
+        () =>
+          proveBeside(operation, { target, location, collections: proven, ...replicas }, way(), (done) => {
+            operation.advance(STEPS.prove, done, proven.length, 'collections');
+          }),
+        (points) => `${points} points`,
+      );
+    }
+
+    function way(onForeign: () => void = () => undefined): RestoreWay {
+      return {
+        ...(relayQueue !== undefined && { relayQueue }),
+        onForeign,
+        onRelayed: (bytes) => {
+          relayed += bytes;
+        },
+      };
     }
 
     async function restore(hooks: Hooks = {}): Promise<Restored> {
       await operation.step(STEPS.lease, () => control.takeLease({ ...target, mode: 'exclusive' }));
-      await operation.step(
+      const { notBeside } = await operation.step(
         STEPS.gates,
         async () => {
           const found = await control.checkRestoreGates(wish);
@@ -168,6 +195,8 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
         },
         ({ unknown }) => (unknown.length === 0 ? 'nothing is in the way' : `not known: ${unknown.join(', ')}`),
       );
+      const change = await enterRestoring();
+      await hooks.begin?.(notBeside);
 
       const { points } = await operation.step(
         STEPS.restore,
@@ -186,15 +215,9 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
             }
             const proven = await restoreCollection(
               { ...{ target, location, collection }, ...(as !== collection && { as }), ...replicas },
-              {
-                ...(relayQueue !== undefined && { relayQueue }),
-                onForeign: () => {
-                  ours = false;
-                },
-                onRelayed: (bytes) => {
-                  relayed += bytes;
-                },
-              },
+              way(() => {
+                ours = false;
+              }),
             );
             total.points += proven.points;
             total.compared += proven.compared ?? 0;
@@ -217,9 +240,23 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
         );
         ({ aliases } = switched);
       } else operation.skip(STEPS.aliases, 'left out, as asked');
-      await control.closeBackup({ tenant, source, backup });
+      operation.pointOfNoReturn();
+      await change?.tellPhase(operation);
       const bytes = plan.collections.reduce((sum, collection) => sum + collection.bytes, 0);
       return { cluster, backup, collections: names.length, points, bytes, relayed, aliases };
+    }
+
+    /** The cluster says what happens to it, and in the end what is seen of it. */
+    async function enterRestoring(): Promise<Change | undefined> {
+      if (!patched('phase-restoring')) return undefined;
+      const { spec, phase } = await control.loadCluster(target);
+      // A removal that was interrupted is not forgotten.
+      if (phase === 'DELETING') return undefined;
+      const change = new Change(target, spec);
+      // A cluster that we made goes as a whole.
+      if (existed) saga.add(`phase of ${tenant}/${cluster}`, () => change.tellAsSeen());
+      await change.enter('RESTORING');
+      return change;
     }
   });
 
@@ -245,6 +282,8 @@ export async function RestoreCluster(input: unknown): Promise<Restored | (Restor
 interface Hooks {
   /** Sees the collections that will be replaced, and throws when they are not the right ones. */
   readonly known?: (replaced: readonly string[]) => void;
+  /** Called before anything is made; `notBeside` says why nothing can stand beside the old collections. */
+  readonly begin?: (notBeside: string | undefined) => Promise<void>;
   /** Called with the collection's name in the target before it is made. */
   readonly beforeMaking?: (collection: string) => Promise<void>;
 }

@@ -177,6 +177,30 @@ export function neededSpace(wish: RestoreWish, target: Pick<RestoreTarget, 'coll
   return 2 * mostBytesPerNode(wish, target.peers) - mostBytesPerNode(freed, target.peers);
 }
 
+/** Collections that an in-place restore proves beside the old ones at a time. */
+const PROVEN_AT_A_TIME = 2;
+
+/**
+ * Why the disks do not allow to restore what replaces something a first time beside it, to prove that it loads. Memory
+ * and disk of the nodes belong to live collections, so what is not known to fit is not tried.
+ *
+ * @returns `undefined` where they do, or nothing is replaced
+ */
+export function besideProblem(wish: RestoreWish, target: RestoreTarget): string | undefined {
+  const replaced = new Set(replacedCollections(wish, target));
+  if (replaced.size === 0) return undefined;
+  const bytesOf = ({ entry }: RestoreItem) => entry.shards.reduce((sum, { size }) => sum + size, 0);
+  const largest = wish.items.filter(({ as }) => replaced.has(as)).toSorted((a, b) => bytesOf(b) - bytesOf(a));
+  const needed = 2 * mostBytesPerNode({ ...wish, items: largest.slice(0, PROVEN_AT_A_TIME) }, target.peers);
+  const { space = [] } = target;
+  if (new Set(space.map(({ node }) => node)).size < target.peers) return 'it is not known how much disk is free';
+  const small = space.find(({ free }) => free < needed);
+  return (
+    small &&
+    `volume "${small.volume}" of ${small.node} has ${megabytes(small.free)} MB free, needed are ${megabytes(needed)} MB`
+  );
+}
+
 function diskRefusals(wish: RestoreWish, target: RestoreTarget): Refusal[] {
   const needed = neededSpace(wish, target);
   return (target.space ?? [])

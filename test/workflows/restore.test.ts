@@ -7,7 +7,6 @@ import {
   flaky,
   gate,
   gaveUp,
-  ignoringCancellation,
   LOCATION,
   SPEC,
   TASKS,
@@ -37,6 +36,11 @@ const childTypes = async (run: Run) => {
   );
 };
 
+const PHASE = new Set(['loadCluster', 'setClusterPhase', 'inspectCluster']);
+/** What is called, without what the phase is known and told by. */
+const restoring = (run: Run) => run.names.filter((name) => !PHASE.has(name));
+const phases = (run: Run) => run.of('setClusterPhase').map(({ input }) => String(input.phase));
+
 /** Every pull has ended before anything is dropped. */
 function expectNoPullDuringADrop(run: Run): void {
   let pulling = 0;
@@ -54,14 +58,14 @@ describe.concurrent('RestoreCluster into a cluster that exists', () => {
       status: 'COMPLETED',
       result: { cluster: 'again', backup: BACKUP, collections: 3, points: 30, bytes: 3000, relayed: 0, aliases: 1 },
     });
-    expect(run.names.slice(0, 4)).toEqual([
+    expect(restoring(run).slice(0, 4)).toEqual([
       'openBackup',
       'clusterExists',
       'checkRestoreGates',
       'createRestoredCollection',
     ]);
     expect(run.of('takeLease').map(({ input }) => input)).toEqual([{ ...TARGET, mode: 'exclusive' }]);
-    expect(run.names.slice(-2)).toEqual(['restoreAliases', 'closeBackup']);
+    expect(restoring(run).slice(-2)).toEqual(['restoreAliases', 'closeBackup']);
     expect(run.of('recoverReplica')).toHaveLength(6);
     expect(run.of('verifyRestoredCollection')).toHaveLength(3);
     expect(run.of('dropRestoredCollection')).toEqual([]);
@@ -142,7 +146,7 @@ describe.concurrent('RestoreCluster into a cluster that exists', () => {
     });
     expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { points: 10 } });
     const round = ['createRestoredCollection', 'placeReplicas', 'recoverReplica', 'recoverReplica'];
-    expect(run.names.slice(3, -2)).toEqual([
+    expect(restoring(run).slice(3, -2)).toEqual([
       ...round,
       'awaitRecoveriesIdle',
       'dropRestoredCollection',
@@ -181,19 +185,11 @@ describe.concurrent('RestoreCluster into a cluster that exists', () => {
     expect(run.of('dropRestoredCollection')).toHaveLength(1);
   });
 
-  test.for(['openBackup', 'checkRestoreGates', 'recoverReplica', 'restoreAliases', 'closeBackup'] as const)(
+  test.for(['openBackup', 'checkRestoreGates', 'recoverReplica', 'restoreAliases'] as const)(
     'cancelled during %s: CANCELLED after clean-up',
     async (step) => {
       const before = step === 'openBackup' || step === 'checkRestoreGates';
-      const fake =
-        step === 'closeBackup'
-          ? flaky(
-              1,
-              () => blocked() as never,
-              () => Promise.resolve(),
-            )
-          : untilCancelled;
-      const run = await workflows.start('RestoreCluster', ONE, { [step]: fake });
+      const run = await workflows.start('RestoreCluster', ONE, { [step]: untilCancelled });
       await run.saw(step);
       await run.handle.cancel();
       expect(await run.outcome()).toEqual({ status: 'CANCELLED' });
@@ -201,12 +197,29 @@ describe.concurrent('RestoreCluster into a cluster that exists', () => {
       expect(run.names.at(-1)).toBe('closeBackup');
       expect(run.ends).toMatchObject([{ state: 'cancelled' }]);
       expectNoPullDuringADrop(run);
-
-      function blocked() {
-        return ignoringCancellation(() => undefined);
-      }
     },
   );
+
+  test('the cluster says that it is being restored into, and then what is seen of it', async () => {
+    const run = await workflows.run('RestoreCluster', ONE);
+    expect(phases(run)).toEqual(['RESTORING', 'HEALTHY']);
+    const refused = await workflows.run('RestoreCluster', ONE, { checkRestoreGates: fails('RestoreRefused') });
+    expect(phases(refused)).toEqual([]);
+    const failed = await workflows.run('RestoreCluster', ONE, {
+      verifyRestoredCollection: fails('IntegrityMismatch'),
+      inspectCluster: () => ({ serving: false, degraded: 'A peer is away.' }),
+    });
+    expect(phases(failed)).toEqual(['RESTORING', 'NOT_READY']);
+    expect(failed.names.indexOf('inspectCluster')).toBeGreaterThan(failed.names.indexOf('dropRestoredCollection'));
+  });
+
+  test('a removal that was interrupted is not forgotten', async () => {
+    const run = await workflows.run('RestoreCluster', ONE, {
+      loadCluster: () => ({ spec: SPEC, phase: 'DELETING', namespace: 'fleet-acme--again' }),
+    });
+    expect(run.ended.status).toBe('COMPLETED');
+    expect(phases(run)).toEqual([]);
+  });
 });
 
 describe.concurrent('RestoreCluster under other names, and by other ways', () => {
@@ -291,7 +304,41 @@ describe.concurrent('RestoreCluster in place', () => {
     }),
   };
 
-  test('gates, a fresh backup of what goes, the lease, the gates again, and then the drop', async () => {
+  /** What is done with collections, in order; those that are proven beside the old ones are called "proof". */
+  const told = (run: Run) =>
+    run.calls.flatMap(({ name, input }) => {
+      const what = String(input.as ?? input.collection).replace(/^fleet-proof-[0-9a-f]{8}-\d+$/, 'proof');
+      switch (name) {
+        case 'createRestoredCollection':
+          return [`make ${what} from ${input.location.backup === FRESH ? 'the fresh backup' : 'the backup'}`];
+        case 'dropReplacedCollection':
+          return [`drop the old ${what}`];
+        case 'dropRestoredCollection':
+          return [`drop our ${what}`];
+        case 'restoreAliases':
+          return [
+            `aliases of ${input.collections} from ${input.location.backup === FRESH ? 'the fresh backup' : 'the backup'}`,
+          ];
+        default:
+          return [];
+      }
+    });
+  const PROVEN = ['make proof from the backup', 'drop our proof'];
+  const BACK = ['make one from the fresh backup', 'aliases of one from the fresh backup'];
+  /** Nothing is wrong with the proof, nor with the fresh backup. */
+  const onlyInPlace =
+    <T>(fake: () => T, answer: () => T) =>
+    ({ as, location }: { as?: string; location: { backup: string } }): T =>
+      as === undefined && location.backup !== FRESH ? fake() : answer();
+  const openFresh: Fakes['openBackup'] = ({ source, backup, collections = ['one'] }) => ({
+    location: { ...LOCATION, cluster: source, backup },
+    collections: collections.map((name) => ({ name, shards: 1, bytes: 1000 })),
+    spec: SPEC,
+    qdrantVersion: '1.18.3',
+  });
+  const COUNTED = () => ({ points: 10, compared: 5, unsampled: 0 });
+
+  test('gates, a fresh backup of what goes, the lease, the gates again, the proof, and then the drop', async () => {
     const run = await workflows.run('RestoreCluster', IN_PLACE, THERE);
     expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { freshBackup: FRESH, points: 10 } });
     expect(await childTypes(run)).toEqual(['BackupCluster']);
@@ -303,7 +350,36 @@ describe.concurrent('RestoreCluster in place', () => {
       ...['checkRestoreGates', 'dropReplacedCollection'],
     ]);
     expect(run.of('dropReplacedCollection')[0]?.input).toEqual({ target: TARGET, collection: 'one', keptIn: FRESH });
-    expect(order.indexOf('createRestoredCollection')).toBeGreaterThan(order.indexOf('dropReplacedCollection'));
+    expect(told(run)).toEqual([
+      ...PROVEN,
+      ...['drop the old one', 'make one from the backup', 'aliases of one from the backup'],
+    ]);
+    expect(phases(run)).toEqual(['RESTORING', 'HEALTHY']);
+  });
+
+  test('a backup that cannot be loaded: the proof finds it out, and nothing was dropped', async () => {
+    const run = await workflows.run('RestoreCluster', IN_PLACE, {
+      ...THERE,
+      verifyRestoredCollection: fails('IntegrityMismatch', 'Nine points of ten.'),
+    });
+    expect(run.ended.message).toBe(
+      `Nine points of ten. Nothing was dropped; the backup ${FRESH} of again was made before.`,
+    );
+    expect(told(run)).toEqual(PROVEN);
+  });
+
+  test('no room for a proof: it is left out, and the step says why', async () => {
+    const run = await workflows.run('RestoreCluster', IN_PLACE, {
+      ...THERE,
+      checkRestoreGates: () => ({ replaced: ['one'], unknown: [], notBeside: 'the disks are full' }),
+    });
+    expect(run.ended.status).toBe('COMPLETED');
+    expect(told(run)[0]).toBe('drop the old one');
+    const { steps } = await run.progress();
+    expect(steps.find(({ name }) => name.startsWith('Prove'))).toMatchObject({
+      phase: 'skipped',
+      message: 'there is no room beside them: the disks are full',
+    });
   });
 
   test('nothing of it is there: no backup, no drop', async () => {
@@ -344,38 +420,79 @@ describe.concurrent('RestoreCluster in place', () => {
     expect(run.of('dropReplacedCollection')).toEqual([]);
   });
 
-  test('a failure after the drop tells the backup and the command that brings it back', async () => {
+  test('a failure after the drop: ours is dropped, the old is put back, with its aliases', async () => {
     const run = await workflows.run('RestoreCluster', IN_PLACE, {
       ...THERE,
-      verifyRestoredCollection: fails('IntegrityMismatch', 'Nine points of ten.'),
+      openBackup: openFresh,
+      verifyRestoredCollection: onlyInPlace(fails('IntegrityMismatch', 'Nine points of ten.'), COUNTED),
     });
-    expect(run.ended.type).toBe('IntegrityMismatch');
-    const [told, command] = (run.ended.message ?? '').split("--input '");
-    expect(told).toContain(`Nine points of ten. What was dropped is in backup ${FRESH} of again`);
-    expect(told).toContain(`temporal workflow start --type RestoreCluster --task-queue ${workflows.taskQueue}`);
-    expect(JSON.parse(command?.replace(/'$/, '') ?? '')).toEqual({
+    expect(run.ended).toEqual({
+      status: 'FAILED',
+      type: 'IntegrityMismatch',
+      message: `Nine points of ten. What was replaced is back as it was before, from backup ${FRESH} of again.`,
+    });
+    expect(told(run)).toEqual([
+      ...PROVEN,
+      ...['drop the old one', 'make one from the backup', 'drop our one'],
+      ...BACK,
+    ]);
+    expect(phases(run)).toEqual(['RESTORING', 'HEALTHY']);
+    expect(run.of('closeBackup').map(({ input }) => String(input.backup))).toEqual([BACKUP, FRESH]);
+  });
+
+  test('cancelled after the drop: the old is put back, however often it is cancelled, and it is just cancelled', async () => {
+    const putting = gate();
+    const run = await workflows.start('RestoreCluster', IN_PLACE, {
+      ...THERE,
+      openBackup: openFresh,
+      recoverReplica: async ({ as, location }) => {
+        if (location.backup === FRESH) await putting.promise;
+        else if (as === undefined) await untilCancelled();
+      },
+    });
+    await run.saw('dropReplacedCollection ended');
+    await run.saw('recoverReplica', 4);
+    await run.handle.cancel();
+    await run.saw('recoverReplica', 6);
+    await run.handle.cancel();
+    putting.resolve();
+    expect(await run.outcome()).toEqual({ status: 'CANCELLED' });
+    expect(told(run).slice(-2)).toEqual(BACK);
+    expect(run.ends).toMatchObject([{ state: 'cancelled' }]);
+    expectNoPullDuringADrop(run);
+  });
+
+  test.for([
+    ['the old is gone', [], BACK],
+    ['the old is still there', ['one'], []],
+  ] as const)('a drop that fails may have happened, and %s', async ([, replaced, back]) => {
+    const run = await workflows.run('RestoreCluster', IN_PLACE, {
+      ...THERE,
+      openBackup: openFresh,
+      dropReplacedCollection: gaveUp('QdrantUnavailable', 'No answer.'),
+      previewRestore: () => ({
+        ...{ allowed: true, refusals: [], unknown: [], peers: 2, collections: 1, replaced },
+        ...{ shardReplicas: 2, bytesToPull: 2000, bytesNeededPerNode: 2000 },
+      }),
+    });
+    expect(run.ended.message).toContain('No answer. What was replaced is back as it was before');
+    expect(told(run)).toEqual([...PROVEN, 'drop the old one', ...back]);
+  });
+
+  test('it cannot be put back: somebody has to look, and is told the command that brings it back', async () => {
+    const run = await workflows.run('RestoreCluster', IN_PLACE, {
+      ...THERE,
+      openBackup: (input) => (input.backup === FRESH ? fails('StoreDenied', 'No entry.')() : openFresh(input)),
+      verifyRestoredCollection: onlyInPlace(fails('IntegrityMismatch', 'Nine points of ten.'), COUNTED),
+    });
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'CleanupIncomplete' });
+    const [before, command] = (run.ended.message ?? '').split("--input '");
+    expect(before).toContain(`No entry. What was dropped is in backup ${FRESH} of again`);
+    expect(before).toContain(`temporal workflow start --type RestoreCluster --task-queue ${workflows.taskQueue}`);
+    expect(JSON.parse(command?.replace(/'\)\.$/, '') ?? '')).toEqual({
       ...{ tenant: 'acme', source: 'again', backup: FRESH, cluster: 'again', collections: ['one'] },
     });
-    // Ours, made after the drop.
-    expect(collectionsOf(run, 'dropRestoredCollection')).toEqual(['one']);
-  });
-
-  test('a drop that fails may have happened: the same is told, and nothing of ours is dropped', async () => {
-    const run = await workflows.run('RestoreCluster', IN_PLACE, {
-      ...THERE,
-      dropReplacedCollection: gaveUp('QdrantUnavailable', 'No answer.'),
-    });
-    expect(run.ended.message).toContain(`No answer. What was dropped is in backup ${FRESH}`);
-    expect(run.of('dropRestoredCollection')).toEqual([]);
-  });
-
-  test('cancelled after the drop: a failure that somebody sees, with the same words', async () => {
-    const run = await workflows.start('RestoreCluster', IN_PLACE, { ...THERE, recoverReplica: untilCancelled });
-    await run.saw('recoverReplica', 2);
-    await run.handle.cancel();
-    const ended = await run.outcome();
-    expect(ended).toMatchObject({ status: 'FAILED', type: 'CleanupIncomplete' });
-    expect(ended.message).toContain(`What was dropped is in backup ${FRESH}`);
+    expect(run.ends).toMatchObject([{ state: 'failed', error: { code: 'CleanupIncomplete' } }]);
   });
 
   test('cancelled before the drop: just cancelled', async () => {

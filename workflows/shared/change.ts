@@ -170,6 +170,11 @@ export class Change {
     await operation.afterwards(what, () => this.#recordPhase());
   }
 
+  /** Record the phase as it is seen, where an operation was given up. What the operation failed with says more. */
+  tellAsSeen(): Promise<void> {
+    return this.#tellPhase();
+  }
+
   async #tellPhase(failure?: { code: string; message: string }): Promise<void> {
     try {
       await this.#recordPhase(failure);

@@ -43,8 +43,13 @@ export function isFailure(error: unknown): boolean {
  * cancellation that left something behind is a failure, so that somebody looks.
  *
  * @param leftovers what was left, besides what a child left; all of it is told in the message, and in `details[1]`
+ * @param told sentences about what was undone, for the message
  */
-export function toWorkflowFailure(error: unknown, leftovers: readonly string[] = []): unknown {
+export function toWorkflowFailure(
+  error: unknown,
+  leftovers: readonly string[] = [],
+  told: readonly string[] = [],
+): unknown {
   const cancelled = isCancellation(error);
   const before = leftoversOf(error);
   const left = [...new Set([...before, ...leftovers])];
@@ -56,7 +61,7 @@ export function toWorkflowFailure(error: unknown, leftovers: readonly string[] =
   const fields = FleetError.is(error) ? error.fields : [];
   return ApplicationFailure.create({
     type: code,
-    message: `${bare}${tail(left)}`,
+    message: `${[bare, ...told].join(' ')}${tail(left)}`,
     nonRetryable: true,
     ...((fields.length > 0 || left.length > 0) && { details: left.length > 0 ? [fields, left] : [fields] }),
     ...(error instanceof TemporalFailure && { cause: error }),

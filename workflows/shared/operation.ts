@@ -231,10 +231,13 @@ function endingOf(error: unknown, cancelled: boolean): unknown {
 async function giveUp(operation: Operation, error: unknown, left: readonly string[]): Promise<unknown> {
   const { saga, tidying } = operation;
   if (!saga.isEmpty || !tidying.isEmpty) operation.finish('cleaning up');
-  const leftovers = await saga.compensate();
+  const undone = await saga.compensate();
   const tidied = await tidyAfterFailure(tidying);
-  for (const warning of tidied.warnings) operation.warn(warning);
-  const failure = toWorkflowFailure(error, [...left, ...leftovers, ...tidied.left]);
+  for (const warning of [...undone.told, ...tidied.warnings]) operation.warn(warning);
+  // A failure that somebody has to look after is more than what led to it.
+  const told =
+    undone.incomplete && !isCancellation(error) ? new FleetError('CleanupIncomplete', reasonOf(error).message) : error;
+  const failure = toWorkflowFailure(told, [...left, ...undone.left, ...tidied.left], undone.told);
   const state = isCancellation(failure) ? 'cancelled' : 'failed';
   operation.finish(state);
   const { code, message } = reasonOf(failure);

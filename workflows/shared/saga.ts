@@ -5,6 +5,7 @@ import { reasonOf } from './failures.ts';
 interface Compensation {
   /** What is removed, for the report when it cannot be. */
   readonly what: string;
+  /** May answer a sentence about what it did, for the failure. */
   readonly undo: () => Promise<unknown>;
 }
 
@@ -30,18 +31,27 @@ export class Saga {
     this.#compensations = [];
   }
 
-  /** Call inside a non-cancellable scope. @returns what could not be undone, with the reason */
-  async compensate(): Promise<string[]> {
-    const leftovers: string[] = [];
+  /**
+   * Call inside a non-cancellable scope.
+   *
+   * @returns `left`: what could not be undone, with the reason; `told`: what compensations say that they did;
+   *   `incomplete`: one of them says that somebody has to look
+   */
+  async compensate(): Promise<{ left: string[]; told: string[]; incomplete: boolean }> {
+    const left: string[] = [];
+    const told: string[] = [];
+    let incomplete = false;
     for (const { what, undo } of this.#compensations.toReversed()) {
       try {
-        await undo();
+        const answer = await undo();
+        if (typeof answer === 'string') told.push(answer);
       } catch (error) {
-        const { message } = reasonOf(error);
+        const { code, message } = reasonOf(error);
+        if (code === 'CleanupIncomplete') incomplete = true;
         log.error(`could not undo: ${what}`, { message });
-        leftovers.push(`${what} (${message})`);
+        left.push(`${what} (${message})`);
       }
     }
-    return leftovers;
+    return { left, told, incomplete };
   }
 }
