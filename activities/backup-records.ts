@@ -3,6 +3,8 @@ import { createHash, randomUUID } from 'node:crypto';
 import {
   advance,
   parseManifest,
+  LISTED_STATES,
+  READABLE_STATES,
   type BackupManifest,
   type BackupState,
   type CommitRecord,
@@ -10,6 +12,9 @@ import {
 import { FleetError } from '../src/domain/errors.ts';
 import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
 import type { BackupStore } from '../src/clients/s3.ts';
+
+/** What a change of the record may set besides its state. */
+type RecordChange = Pick<CommitRecord, 'was' | 'purgeAfter'>;
 
 /** The commit record and what a compare-and-set on it needs. */
 export interface RecordAt {
@@ -45,8 +50,9 @@ export async function move(
   location: BackupLocation,
   from: RecordAt,
   to: BackupState,
+  change: RecordChange = {},
 ): Promise<CommitRecord> {
-  const next = { ...advance(from.record, to, new Date().toISOString()), mark: randomUUID() };
+  const next = { ...advance(from.record, to, new Date().toISOString()), ...change, mark: randomUUID() };
   const outcome = await store.putIf(backupKeys(location).commit, JSON.stringify(next), { etag: from.etag });
   if (outcome === 'written') return next;
   const standing = await readRecord(store, location);
@@ -59,20 +65,31 @@ export async function move(
  *
  * @returns false when it was changed by someone else meanwhile
  */
-export async function touch(store: BackupStore, location: BackupLocation, from: RecordAt): Promise<boolean> {
-  const next = { ...from.record, revision: from.record.revision + 1, mark: randomUUID() };
+export async function touch(
+  store: BackupStore,
+  location: BackupLocation,
+  from: RecordAt,
+  change: RecordChange = {},
+): Promise<boolean> {
+  const next = { ...from.record, ...change, revision: from.record.revision + 1, mark: randomUUID() };
   const outcome = await store.putIf(backupKeys(location).commit, JSON.stringify(next), { etag: from.etag });
   if (outcome === 'written') return true;
   return (await readRecord(store, location))?.record.mark === next.mark;
 }
 
 /**
- * The manifest of a committed backup, proven to be the one that was committed.
+ * The manifest of a backup that is listed, proven to be the one that was committed. Of a damaged one, too: whoever opens
+ * a backup decides whether it may be.
  *
  * @throws FleetError `BackupNotFound`, `BackupNotCommitted`, or `IntegrityMismatch` when the manifest was altered
  */
 export async function readCommitted(store: BackupStore, location: BackupLocation): Promise<BackupManifest> {
-  return readManifest(store, location, ['COMMITTED']);
+  return readManifest(store, location, LISTED_STATES);
+}
+
+/** The same for a reader that has a lease: a backup that was marked for removal meanwhile keeps its data until it lets go. */
+export async function readLeased(store: BackupStore, location: BackupLocation): Promise<BackupManifest> {
+  return readManifest(store, location, READABLE_STATES);
 }
 
 /** The same for a backup in any of these states. */
@@ -82,10 +99,28 @@ export async function readManifest(
   states: readonly BackupState[],
 ): Promise<BackupManifest> {
   const keys = backupKeys(location);
+  const { manifest } = await requireRecord(store, location, states);
+  const stored = await store.getJson(keys.manifest);
+  if (stored === undefined || sha256(stored.text) !== manifest.sha256) {
+    throw new FleetError('IntegrityMismatch', `${keys.manifest} is not the manifest that was committed.`);
+  }
+  return parseManifest(stored.body, keys.manifest);
+}
+
+/**
+ * The record of a backup that was complete once and is in one of these states.
+ *
+ * @throws FleetError `BackupNotFound`, `BackupNotCommitted`
+ */
+export async function requireRecord(
+  store: BackupStore,
+  location: BackupLocation,
+  states: readonly BackupState[],
+): Promise<CommitRecord & Required<Pick<CommitRecord, 'manifest'>>> {
   const found = await readRecord(store, location);
   if (found === undefined) {
     const where = `${location.tenant}/${location.cluster}`;
-    if ((await store.getJson(keys.intent)) === undefined) {
+    if ((await store.getJson(backupKeys(location).intent)) === undefined) {
       throw new FleetError('BackupNotFound', `${where} has no backup "${location.backup}".`);
     }
     throw new FleetError('BackupNotCommitted', `Backup "${location.backup}" of ${where} was begun and never finished.`);
@@ -94,11 +129,7 @@ export async function readManifest(
   if (!states.includes(state) || manifest === undefined) {
     throw new FleetError('BackupNotCommitted', `Backup "${location.backup}" is ${state} and cannot be restored.`);
   }
-  const stored = await store.getJson(keys.manifest);
-  if (stored === undefined || sha256(stored.text) !== manifest.sha256) {
-    throw new FleetError('IntegrityMismatch', `${keys.manifest} is not the manifest that was committed.`);
-  }
-  return parseManifest(stored.body, keys.manifest);
+  return { ...found.record, manifest };
 }
 
 export function sha256(text: string): string {
@@ -123,9 +154,8 @@ export async function removeData(store: BackupStore, prefix: string): Promise<{ 
 export async function removeLoser(store: BackupStore, location: BackupLocation, attempt: string): Promise<boolean> {
   const own = `${backupKeys(location).data}${attempt}/`;
   const standing = await readRecord(store, location);
-  const state = standing?.record.state;
-  if (state === 'COMMITTED' || state === 'DELETING') {
-    const { collections } = await readManifest(store, location, [state]);
+  if (READABLE_STATES.some((state) => state === standing?.record.state)) {
+    const { collections } = await readLeased(store, location);
     const keys = collections.flatMap(({ shards }) => shards.flatMap(({ key, sample }) => [key, sample?.key]));
     if (keys.some((key) => key?.startsWith(own))) return false;
   }

@@ -1,5 +1,12 @@
 /** Which earlier backups an incremental backup may refer to, and the leases that keep their data meanwhile. */
-import type { BlockReference, IncrementalShardEntry, ShardEntry } from '../src/domain/backup.ts';
+import {
+  isDamaged,
+  READABLE_STATES,
+  type BackupManifest,
+  type BlockReference,
+  type IncrementalShardEntry,
+  type ShardEntry,
+} from '../src/domain/backup.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { backupKeys, clusterPrefix, isBackupId, type BackupLocation } from '../src/domain/naming.ts';
 import { fetchRecipe, type RecipeRef } from '../src/clients/incremental-shard.ts';
@@ -37,7 +44,8 @@ export async function siblings(store: BackupStore, location: BackupLocation): Pr
 }
 
 /**
- * Choose what to refer to, and take a lease on each of it.
+ * Choose what to refer to, and take a lease on each of it. Nothing of a damaged backup is referred to, neither directly nor
+ * by way of one that refers to it: a damaged pack would damage every later backup.
  *
  * @param names the collections that are backed up
  */
@@ -56,9 +64,9 @@ export async function chooseBases(
     const found = await readRecord(store, base);
     if (found?.record.state !== 'COMMITTED' || found.record.references === undefined) continue;
     if (!(await hold(store, base, location.backup, attempt))) continue;
-    const manifest = await readManifest(store, base, ['COMMITTED', 'DELETING']);
-    const useful = manifest.collections.filter(({ name }) => missing.has(name));
-    if (useful.length === 0) {
+    const manifest = await manifestOf(store, base);
+    const useful = manifest?.collections.filter(({ name }) => missing.has(name)) ?? [];
+    if (manifest === undefined || useful.length === 0) {
       await release(store, location, attempt, [backup]);
       continue;
     }
@@ -76,6 +84,16 @@ export async function chooseBases(
   return { bases, allowed };
 }
 
+/** The manifest of a base; none where it is damaged: everything is written anew then. */
+async function manifestOf(store: BackupStore, base: BackupLocation): Promise<BackupManifest | undefined> {
+  try {
+    return await readManifest(store, base, READABLE_STATES);
+  } catch (error) {
+    if (FleetError.is(error, 'IntegrityMismatch')) return undefined;
+    throw error;
+  }
+}
+
 /** The backups that give most of the blocks, at most as many as a backup may refer to. */
 function mostUsed(used: ReadonlyMap<string, number>): string[] {
   return [...used]
@@ -89,7 +107,7 @@ function mostUsed(used: ReadonlyMap<string, number>): string[] {
  * after it; a deleter marks the record first and lists the leases after it. A backup that is marked already may still be
  * referred to, if its record can be changed: a deleter that did not see the lease then has to begin again.
  *
- * @returns false when its data may be going
+ * @returns false when its data may be going, or is damaged
  */
 async function hold(store: BackupStore, base: BackupLocation, holder: string, attempt: string): Promise<boolean> {
   const key = backupKeys(base).holder(holder, attempt);
@@ -98,7 +116,8 @@ async function hold(store: BackupStore, base: BackupLocation, holder: string, at
     const found = await readRecord(store, base);
     const state = found?.record.state;
     if (state === 'COMMITTED') return true;
-    if (found === undefined || state !== 'DELETING') break;
+    // Of a damaged one it is not known which of its blocks can still be read.
+    if (found === undefined || state !== 'DELETING' || isDamaged(found.record)) break;
     if (await touch(store, base, found)) return true;
   }
   await store.deleteKeys([key]);
@@ -164,7 +183,7 @@ export async function settle(
     if (!isOwn && !(await hold(store, at, location.backup, attempt))) {
       throw new FleetError(
         'CommitConflict',
-        `Backup ${backup}, whose blocks this one refers to, was removed while it was made. Run it again.`,
+        `Backup ${backup}, whose blocks this one refers to, was removed or found damaged while it was made. Run it again.`,
       );
     }
     const stray: string[] = [];

@@ -283,16 +283,25 @@ type IndexEntry = ClusterRef &
     readonly state: BackupState;
     readonly createdAt: string;
     readonly totals?: BackupTotals;
+    /** Of one that was just marked for removal: ISO 8601 since when, and until when that can be taken back. */
+    readonly deletingSince?: string;
+    readonly purgeAfter?: string;
   };
 
 /** Bring the index of backups in line with a commit record. */
 export async function indexBackup(catalog: Catalog, input: IndexEntry): Promise<void> {
-  const { tenant, cluster, backup, state, createdAt, totals, bucket } = input;
+  const { tenant, cluster, backup, state, createdAt, totals, bucket, deletingSince, purgeAfter } = input;
+  const dates = {
+    deleting_since: deletingSince === undefined ? null : new Date(deletingSince),
+    purge_after: purgeAfter === undefined ? null : new Date(purgeAfter),
+  };
   const change = {
     state,
     changed_at: new Date(),
     bucket: bucket?.name ?? null,
     bucket_region: bucket?.region ?? null,
+    // A later look at one that is still being removed does not know when it was marked.
+    ...(state === 'DELETING' && deletingSince === undefined ? {} : dates),
   };
   await catalog.run('index the backup', (db) =>
     db

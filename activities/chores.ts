@@ -62,12 +62,13 @@ export function createChoreActivities(deps: ActivityDeps) {
         const found = await readRecord(store, location);
         // Without a record it was never committed; the sweep collects it.
         if (found === undefined) return;
-        const { state, totals } = found.record;
+        const { state, totals, changedAt: deletingSince, purgeAfter } = found.record;
         const createdAt = backupTimeOf(backup).toISOString();
         await indexBackup(catalog, {
           ...{ tenant, cluster, backup, state, createdAt },
           ...inBucket(location),
           ...(totals !== undefined && { totals }),
+          ...(state === 'DELETING' && { deletingSince, ...(purgeAfter !== undefined && { purgeAfter }) }),
         });
         return;
       }

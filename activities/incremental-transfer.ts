@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { fetchRecipe } from '../src/clients/incremental-shard.ts';
 import { copyIncrementally } from '../src/clients/incremental-copy.ts';
-import type { IncrementalShardEntry } from '../src/domain/backup.ts';
+import { READABLE_STATES, type IncrementalShardEntry } from '../src/domain/backup.ts';
 import { blockSizeFor } from '../src/domain/block-cutter.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { backupKeys, clusterPrefix, type BackupLocation } from '../src/domain/naming.ts';
@@ -117,7 +117,7 @@ export function createIncrementalTransferActivities(deps: ActivityDeps) {
     const store = stores.of(location);
     for (const backup of bases) {
       try {
-        const manifest = await readManifest(store, { ...location, backup }, ['COMMITTED', 'DELETING']);
+        const manifest = await readManifest(store, { ...location, backup }, READABLE_STATES);
         const entry = manifest.collections
           .find(({ name }) => name === collection)
           ?.shards.find((candidate) => candidate.shard === shard);

@@ -6,10 +6,11 @@ import type { ShardEntry } from '../src/domain/backup.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
 import type { BackupLocation, ClusterRef } from '../src/domain/naming.ts';
 import { locate } from './backup-buckets.ts';
+import { requireRecord } from './backup-records.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { peerById, reachablePeers, type Peer } from './peers.ts';
-import { readEntry, renewLease, shardBytes, shardEntry } from './restore-source.ts';
+import { readEntry, shardBytes, shardEntry, withLease } from './restore-source.ts';
 
 /** One replica to fill. */
 export interface ReplicaTask {
@@ -57,8 +58,9 @@ export function createRecoveryActivities(deps: ActivityDeps) {
     async recoverReplica(input: RecoveryInput): Promise<void> {
       const { peer, entry } = await prepare(input);
       const url = await stores.of(input.location).presignRead(entry.key, URL_LIFETIME);
+      const watch = { unseen: 30_000 + entry.size / SLOWEST_PULL };
       try {
-        await recover(peer, input, { url, entry }, { unseen: 30_000 + entry.size / SLOWEST_PULL });
+        await leased(input, () => recover(peer, input, { url, entry }, watch));
       } catch (error) {
         if (!cannotReach(error)) throw error;
         const remedy = `The node cannot reach the bucket at ${new URL(url).origin}: check FLEET_S3_NODE_ENDPOINT and the way from the nodes to it, or restore with "via": "worker".`;
@@ -96,7 +98,7 @@ export function createRecoveryActivities(deps: ActivityDeps) {
         if (reading === 0 || moves()) context.heartbeat({ relayed: served.sent, size: entry.size });
       }, BEAT);
       try {
-        await recover(peer, input, { url: served.url, entry }, { unseen: PATIENCE, moves });
+        await leased(input, () => recover(peer, input, { url: served.url, entry }, { unseen: PATIENCE, moves }));
         return { relayed: served.sent };
       } catch (error) {
         throw toldOf(error, served);
@@ -123,6 +125,7 @@ export function createRecoveryActivities(deps: ActivityDeps) {
      */
     async dropReplacedCollection({ target, collection, keptIn }: MadeCollection & { keptIn: string }): Promise<void> {
       const kept = await locate(deps, { ...target, backup: keptIn });
+      await requireRecord(stores.of(kept), kept, ['COMMITTED']);
       await readEntry(stores.of(kept), kept, collection);
       const [{ client }] = await reachablePeers(deps, target, signal());
       await client.deleteCollection(collection);
@@ -139,8 +142,12 @@ export function createRecoveryActivities(deps: ActivityDeps) {
     const { target, location, collection, shard } = input;
     const store = stores.of(location);
     const entry = shardEntry(await readEntry(store, location, collection), shard);
-    await renewLease(store, location);
     return { peer: await peerById(deps, target, input.peer, signal()), entry };
+  }
+
+  /** One shard may take half a day. */
+  function leased(input: RecoveryInput, run: () => Promise<void>): Promise<void> {
+    return withLease(stores.of(input.location), input.location, run);
   }
 }
 

@@ -1,10 +1,11 @@
 /** What restores read of a backup, and the lease that keeps it from being removed meanwhile. */
+import { log } from '@temporalio/activity';
 import { BucketShard } from '../src/clients/bucket-shard.ts';
 import { IncrementalShard } from '../src/clients/incremental-shard.ts';
 import type { BackupStore } from '../src/clients/s3.ts';
 import type { ShardBytes } from '../src/clients/shard-relay.ts';
 import type { CollectionEntry, ShardEntry } from '../src/domain/backup.ts';
-import { FleetError } from '../src/domain/errors.ts';
+import { FleetError, messageOf } from '../src/domain/errors.ts';
 import {
   backupKeys,
   clusterPrefix,
@@ -12,7 +13,7 @@ import {
   type ClusterRef,
   type InBucket,
 } from '../src/domain/naming.ts';
-import { readCommitted } from './backup-records.ts';
+import { readLeased } from './backup-records.ts';
 import { recipeOf } from './block-references.ts';
 import { workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -24,13 +25,47 @@ export async function renewLease(store: BackupStore, location: BackupLocation): 
   await store.putJson(backupKeys(location).lease(workflowId), body);
 }
 
+/** Milliseconds between two renewals: a lease counts for an hour, so that a dozen may fail in a row. */
+const RENEWAL = 300_000;
+
+/**
+ * Renew the lease on a backup as long as something is read of it, however long one shard takes. A renewal that fails is
+ * made good by the next one.
+ */
+export async function withLease<T>(
+  store: BackupStore,
+  location: BackupLocation,
+  run: () => Promise<T>,
+  every: number = RENEWAL,
+): Promise<T> {
+  await renewLease(store, location);
+  let renewing: Promise<void> | undefined;
+  const renew = async (): Promise<void> => {
+    try {
+      await renewLease(store, location);
+    } catch (error) {
+      log.warn(`could not renew the lease on backup ${location.backup}`, { reason: messageOf(error) });
+    }
+  };
+  const timer = setInterval(() => {
+    renewing = renew();
+  }, every);
+  try {
+    return await run();
+  } finally {
+    clearInterval(timer);
+    // One that comes after the lease was let go of would bring it back.
+    await renewing;
+  }
+}
+
 /** @throws FleetError `RestoreRefused` when the backup holds no such collection */
 export async function readEntry(
   store: BackupStore,
   location: BackupLocation,
   collection: string,
 ): Promise<CollectionEntry> {
-  const manifest = await readCommitted(store, location);
+  const manifest = await readLeased(store, location);
   const entry = manifest.collections.find(({ name }) => name === collection);
   if (entry === undefined) {
     throw new FleetError('RestoreRefused', `Backup ${location.backup} holds no collection "${collection}".`);

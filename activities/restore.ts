@@ -1,6 +1,6 @@
 /** From the bucket back into a cluster. */
 import { backupKeys, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
-import { pointRange, type CollectionEntry } from '../src/domain/backup.ts';
+import { isDamaged, LISTED_STATES, pointRange, type CollectionEntry } from '../src/domain/backup.ts';
 import type { RestoreVia } from '../src/domain/restore-via.ts';
 import type { ClusterSpec } from '../src/domain/cluster.ts';
 import {
@@ -24,9 +24,10 @@ import {
 } from '../src/domain/compatibility.ts';
 import { remainingKeySteps, shardKeyPlan } from '../src/domain/shard-keys.ts';
 import type { QdrantClient } from '../src/clients/qdrant.ts';
+import type { BackupStore } from '../src/clients/s3.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { locate } from './backup-buckets.ts';
-import { readCommitted } from './backup-records.ts';
+import { readLeased, readManifest, readRecord } from './backup-records.ts';
 import { signal, workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { freeDisk } from './disk.ts';
@@ -95,7 +96,9 @@ export function createRestoreActivities(deps: ActivityDeps) {
      * written first and the record read after it: a deleter does it the other way round, so one of the two sees the
      * other.
      *
-     * @throws FleetError `BackupNotFound`, `BackupNotCommitted`, `RestoreRefused` for collections it does not hold
+     * @param input `acceptDamaged`: open a backup that a verification found damaged, too. `dryRun`: write no lease
+     * @throws FleetError `BackupNotFound`, `BackupNotCommitted`, `BackupDamaged`, `RestoreRefused` for collections it does
+     *   not hold
      */
     async openBackup(input: {
       tenant: string;
@@ -104,15 +107,18 @@ export function createRestoreActivities(deps: ActivityDeps) {
       collections?: readonly string[];
       rename?: Readonly<Record<string, string>>;
       via?: RestoreVia;
+      acceptDamaged?: boolean;
+      dryRun?: boolean;
     }): Promise<RestorePlan> {
-      const { tenant, source, backup, collections, rename = {} } = input;
+      const { tenant, source, backup, collections, rename = {}, acceptDamaged = false, dryRun = false } = input;
       // Whoever only reads the backup again says nothing, and needs no relay.
       if (input.via === 'worker' && config.FLEET_RELAY_HOST === undefined) throw relayNotConfigured();
       const location = await locate(deps, { tenant, cluster: source, backup });
       const store = stores.of(location);
       await store.check(signal());
-      await renewLease(store, location);
-      const manifest = await readCommitted(store, location);
+      if (!dryRun) await renewLease(store, location);
+      await refuseDamaged(store, location, acceptDamaged);
+      const manifest = await readManifest(store, location, LISTED_STATES);
       // Blocks are put together by a worker; no node could read them.
       const via = manifest.blocks === undefined ? (input.via ?? config.FLEET_RESTORE_VIA) : 'worker';
       const named = new Set([...(collections ?? []), ...Object.keys(rename)]);
@@ -134,6 +140,20 @@ export function createRestoreActivities(deps: ActivityDeps) {
             bytes: shards.reduce((sum, { size }) => sum + size, 0),
           })),
       };
+    },
+
+    /** Write the lease on a backup again: one that was not renewed for an hour counts no more. */
+    async renewBackupLease({
+      tenant,
+      source,
+      backup,
+    }: {
+      tenant: string;
+      source: string;
+      backup: string;
+    }): Promise<void> {
+      const location = await locate(deps, { tenant, cluster: source, backup });
+      await renewLease(stores.of(location), location);
     },
 
     /** Let go of the backup. */
@@ -295,7 +315,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
     async restoreAliases(
       input: RestoreSelection & { target: ClusterRef; location: BackupLocation },
     ): Promise<{ aliases: number }> {
-      const manifest = await readCommitted(stores.of(input.location), input.location);
+      const manifest = await readLeased(stores.of(input.location), input.location);
       const aliases = wantedAliases(manifest, restoreItems(manifest, input)).map(({ alias, collection }) => ({
         alias_name: alias,
         collection_name: collection,
@@ -311,7 +331,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
   /** All gates, against the target as it is or, where a number of nodes is given, as it would be made. */
   async function judge(input: GateInput) {
     const { target, location, nodes, replicationFactor, inPlace, aliases } = input;
-    const manifest = await readCommitted(stores.of(location), location);
+    const manifest = await readLeased(stores.of(location), location);
     // Both for the plan and for its preview: without a relay not one shard of such a backup gets to a node.
     if (manifest.blocks !== undefined && config.FLEET_RELAY_HOST === undefined) throw relayNotConfigured(true);
     const wish: RestoreWish = {
@@ -365,6 +385,17 @@ export function createRestoreActivities(deps: ActivityDeps) {
     const [{ client }] = peers;
     return { entry, name, replicas, wanted: replicasOf(entry.config, peers.length, replicationFactor), client, peers };
   }
+}
+
+/** @throws FleetError `BackupDamaged` */
+async function refuseDamaged(store: BackupStore, location: BackupLocation, accept: boolean): Promise<void> {
+  if (accept) return;
+  const found = await readRecord(store, location);
+  if (found === undefined || !isDamaged(found.record)) return;
+  throw new FleetError(
+    'BackupDamaged',
+    `A verification found backup "${location.backup}" damaged. Restore from another one, or say "acceptDamaged": true to restore what is left of it; verify it again (VerifyBackup) once its objects have been put back.`,
+  );
 }
 
 /** The keys with the shards that they had, in the order that gives each shard its old id. */

@@ -1,6 +1,13 @@
 /** Removing backups: by the commit record's state machine, data last. */
-import { MANIFEST_FORMAT, refersTo, type BackupState } from '../src/domain/backup.ts';
 import { requireConditionalWrites } from '../src/clients/conditional-writes.ts';
+import {
+  isDamaged,
+  LISTED_STATES,
+  MANIFEST_FORMAT,
+  refersTo,
+  type BackupState,
+  type CommitRecord,
+} from '../src/domain/backup.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import {
   backupKeys,
@@ -15,7 +22,8 @@ import {
 } from '../src/domain/naming.ts';
 import type { RetentionCandidate } from '../src/domain/retention.ts';
 import { claim, move, readRecord, removeData } from './backup-records.ts';
-import { bucketsOf } from './backup-buckets.ts';
+import { bucketsOf, locate } from './backup-buckets.ts';
+import { takeBack } from './backup-damage.ts';
 import { release, siblings } from './block-references.ts';
 import type { ActivityDeps } from './deps.ts';
 
@@ -27,6 +35,7 @@ export interface SweepFindings {
   readonly prefix: string;
   /** By the store's clock. */
   readonly now: number;
+  /** All that are listed, damaged ones among them. */
   readonly committed: readonly RetentionCandidate[];
   /** Marked for removal, with the time of the mark. */
   readonly deleting: readonly { readonly id: string; readonly since: number }[];
@@ -82,15 +91,23 @@ export function createRetentionActivities(deps: ActivityDeps) {
       const deleting: { id: string; since: number }[] = [];
       const purging: string[] = [];
       const abandoned: string[] = [];
+      const records = new Map<BackupLocation, CommitRecord | undefined>();
       for (const location of found) {
-        const id = location.backup;
         const read = await readRecord(stores.of(location), location);
         if (read !== undefined) now = checkedClock(read.storeTime);
-        const state = read?.record.state;
-        if (state === 'COMMITTED') {
-          committed.push({ id, time: backupTimeOf(id).getTime(), leased: await isLeased(location, now) });
+        records.set(location, read?.record);
+      }
+      const damaged = new Set(
+        [...records.values()].flatMap((record) => (record && isDamaged(record) ? record.backup : [])),
+      );
+      for (const [location, record] of records) {
+        const id = location.backup;
+        const state = record?.state;
+        if (record !== undefined && isListed(record)) {
+          const leased = await isLeased(location, now);
+          committed.push({ id, time: backupTimeOf(id).getTime(), leased, ...damageOf(record, damaged) });
         } else if (state === 'DELETING') {
-          deleting.push({ id, since: Date.parse(read?.record.changedAt ?? '') });
+          deleting.push({ id, since: Date.parse(record?.changedAt ?? '') });
         } else if (state === 'PURGING') {
           purging.push(id);
         } else if (state === undefined && (await isAbandoned(location))) {
@@ -106,14 +123,34 @@ export function createRetentionActivities(deps: ActivityDeps) {
       };
     },
 
-    /** COMMITTED -> DELETING: from here on the backup is listed no more, and can still be taken back. */
-    async markBackupDeleting(input: BackupRef): Promise<BackupState> {
+    /**
+     * COMMITTED or CORRUPT -> DELETING: from here on the backup is listed no more, and can still be taken back.
+     *
+     * @param input `purgeAfter`: ISO 8601; until then its data stays whatever a later policy says
+     */
+    async markBackupDeleting(input: BackupRef & { purgeAfter?: string }): Promise<BackupState> {
+      const { purgeAfter } = input;
       const location = at(input);
       const store = stores.of(location);
       const found = await readRecord(store, location);
       if (found === undefined) throw new FleetError('BackupNotFound', `Backup "${input.backup}" has no record.`);
-      if (found.record.state !== 'COMMITTED') return found.record.state;
-      return (await move(store, location, found, 'DELETING')).state;
+      if (!isListed(found.record)) return found.record.state;
+      const change = purgeAfter === undefined ? {} : { purgeAfter };
+      return (await move(store, location, found, 'DELETING', change)).state;
+    },
+
+    /**
+     * Take the removal of a backup back, as long as its data has not begun to go.
+     *
+     * @returns the state that it is in again: COMMITTED, or CORRUPT
+     * @throws FleetError `BackupNotFound`, `UndeleteRefused`
+     */
+    async undeleteBackup({ backup, ...ref }: ClusterRef & { backup: string }): Promise<{
+      location: BackupLocation;
+      state: BackupState;
+    }> {
+      const location = await locate(deps, { ...ref, backup });
+      return { location, state: await takeBack(stores.of(location), location) };
     },
 
     /**
@@ -122,7 +159,7 @@ export function createRetentionActivities(deps: ActivityDeps) {
      * leases: a backup that refers to this one either still has its lease, or has its record by then.
      *
      * @returns the state that was reached; DELETING when the backup is still needed: `heldBy` names the backups that
-     *   refer to its blocks, and is absent when somebody has a lease on it
+     *   refer to its blocks, and is absent when somebody has a lease on it, or was promised more time to take it back
      */
     async purgeBackup(input: BackupRef): Promise<PurgeOutcome> {
       const location = at(input);
@@ -130,6 +167,9 @@ export function createRetentionActivities(deps: ActivityDeps) {
       let found = await readRecord(store, location);
       if (found === undefined) throw new FleetError('BackupNotFound', `Backup "${input.backup}" has no record.`);
       if (found.record.state === 'DELETING') {
+        const { purgeAfter } = found.record;
+        if (purgeAfter !== undefined && found.storeTime < Date.parse(purgeAfter))
+          return { state: 'DELETING', objects: 0 };
         if (await isLeased(location, found.storeTime)) return { state: 'DELETING', objects: 0 };
         const heldBy = await dependants(location);
         if (heldBy.length > 0) return { state: 'DELETING', objects: 0, heldBy };
@@ -193,6 +233,17 @@ export function createRetentionActivities(deps: ActivityDeps) {
     const age = checkedClock(intent.storeTime) - Date.parse(startedAt);
     return age > UNFINISHED_AGE && !(await temporal.isOpen(workflowId, runId));
   }
+}
+
+function isListed({ state }: CommitRecord): boolean {
+  return LISTED_STATES.some((listed) => listed === state);
+}
+
+/** Why a backup does not count as good. A damaged pack damages every backup that may refer to it. */
+function damageOf(record: CommitRecord, damaged: ReadonlySet<string>): Pick<RetentionCandidate, 'damage'> {
+  if (isDamaged(record)) return { damage: 'it is damaged' };
+  const base = record.references?.find((backup) => damaged.has(backup));
+  return base === undefined ? {} : { damage: `it refers to ${base}, which is damaged` };
 }
 
 /** The store's clock, if it can be believed. */

@@ -3,13 +3,21 @@ import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openShard, withScratch } from '../src/clients/engine.ts';
-import { pointRange, type CollectionEntry, type ShardEntry } from '../src/domain/backup.ts';
+import {
+  LISTED_STATES,
+  pointRange,
+  type BackupState,
+  type CollectionEntry,
+  type ShardEntry,
+} from '../src/domain/backup.ts';
 import { FleetError } from '../src/domain/errors.ts';
-import { attestationKey, type BackupLocation } from '../src/domain/naming.ts';
-import { readCommitted } from './backup-records.ts';
+import { attestationKey, backupOfKey, isBackupId, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
+import { locate } from './backup-buckets.ts';
+import { markDamaged, markSound } from './backup-damage.ts';
+import { readLeased, requireRecord } from './backup-records.ts';
 import { heartbeats, signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
-import { shardBytes } from './restore-source.ts';
+import { renewLease, shardBytes, withLease } from './restore-source.ts';
 import { readSample, SAMPLE_POINTS, sampleSeed, writeSample } from './sample.ts';
 
 export interface ShardRef {
@@ -26,7 +34,12 @@ export interface ShardVerdict {
   readonly opened: boolean;
   /** What is wrong with it. */
   readonly problem?: string;
+  /** The backup whose object it is that is damaged, where that is another one: an incremental shard refers to packs. */
+  readonly damagedIn?: string;
 }
+
+/** What one look at the bytes found wrong. */
+type Problem = Pick<ShardVerdict, 'damagedIn'> & { readonly problem: string };
 
 /** A statement about a backup, kept beside it: `attest/<time>-<kind>.json`. */
 export interface Attestation {
@@ -36,28 +49,50 @@ export interface Attestation {
   /** Shards that the engine opened. */
   readonly opened: number;
   readonly problems: readonly string[];
+  /** Other backups whose objects are damaged. */
+  readonly damagedIn?: readonly string[];
 }
 
 export function createVerificationActivities(deps: ActivityDeps) {
   const { stores, config } = deps;
   return {
+    /**
+     * Take a lease on a backup in order to look at it, whatever its manifest says.
+     *
+     * @throws FleetError `BackupNotFound`; `BackupNotCommitted` for one that was never complete or is being removed
+     */
+    async leaseBackup({ backup, ...ref }: ClusterRef & { backup: string }): Promise<{ location: BackupLocation }> {
+      const location = await locate(deps, { ...ref, backup });
+      const store = stores.of(location);
+      await store.check(signal());
+      await renewLease(store, location);
+      await requireRecord(store, location, LISTED_STATES);
+      return { location };
+    },
+
+    /** What there is to verify. A manifest that is not the one that was committed is an answer: `problem`. */
     async listBackupShards({
       location,
     }: {
       location: BackupLocation;
-    }): Promise<{ shards: ShardRef[]; transferQueue: string }> {
-      const { collections } = await readCommitted(stores.of(location), location);
-      return {
-        shards: collections.flatMap(({ name, shards }) =>
-          shards.map(({ shard, size }) => ({ collection: name, shard, size })),
-        ),
-        transferQueue: `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`,
-      };
+    }): Promise<{ shards: ShardRef[]; transferQueue: string; problem?: string }> {
+      const transferQueue = `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`;
+      try {
+        const { collections } = await readLeased(stores.of(location), location);
+        const shards = collections.flatMap(({ name, shards: entries }) =>
+          entries.map(({ shard, size }) => ({ collection: name, shard, size })),
+        );
+        return { shards, transferQueue };
+      } catch (error) {
+        if (!FleetError.is(error, 'IntegrityMismatch')) throw error;
+        return { shards: [], transferQueue, problem: error.message };
+      }
     },
 
     /** Read one object again. What is wrong with the bytes is an answer; a store that does not answer is a failure. */
     async verifyShard(input: { location: BackupLocation; collection: string; shard: number }): Promise<ShardVerdict> {
-      const { collections } = await readCommitted(stores.of(input.location), input.location);
+      const { location } = input;
+      const { collections } = await readLeased(stores.of(location), location);
       const collection = collections.find(({ name }) => name === input.collection);
       const entry = collection?.shards.find(({ shard }) => shard === input.shard);
       if (collection === undefined || entry === undefined) {
@@ -65,10 +100,12 @@ export function createVerificationActivities(deps: ActivityDeps) {
       }
       const python = config.FLEET_ENGINE_PYTHON;
       const opened = python !== undefined && entry.size <= config.FLEET_ENGINE_MAX_BYTES;
-      const problem = opened
-        ? await withScratch((scratch) => readAndOpen(input.location, collection, entry, python, scratch))
-        : await reread(input.location, entry);
-      return { bytes: entry.size, opened, ...(problem !== undefined && { problem }) };
+      const problem = await withLease(stores.of(location), location, () =>
+        opened
+          ? withScratch((scratch) => readAndOpen(location, collection, entry, python, scratch))
+          : reread(location, entry),
+      );
+      return { bytes: entry.size, opened, ...problem };
     },
 
     /**
@@ -87,17 +124,35 @@ export function createVerificationActivities(deps: ActivityDeps) {
       return withScratch(async (scratch) => {
         const file = join(scratch, 'shard.snapshot');
         const wrong = await reread(input.location, input, file);
-        if (wrong !== undefined) throw new FleetError('IntegrityMismatch', `${input.key} ${wrong}.`);
+        if (wrong !== undefined) throw new FleetError('IntegrityMismatch', `${input.key} ${wrong.problem}.`);
         const wanted = { seed: sampleSeed(input), points: SAMPLE_POINTS };
         const { points, sample = [] } = await openShard(python, file, scratch, signal(), wanted);
         return { points, sample: await writeSample(stores.of(input.location ?? {}), input, sample) };
       });
     },
 
-    async attestBackup(input: { location: BackupLocation; attestation: Attestation }): Promise<void> {
+    /**
+     * Write down what a verification found, beside the backup and in its record: COMMITTED -> CORRUPT, or back again. A
+     * damaged pack damages the backup that it belongs to as well, which may be another one.
+     *
+     * @returns what the records say now, of this backup and of the others
+     */
+    async attestBackup(input: {
+      location: BackupLocation;
+      attestation: Attestation;
+    }): Promise<{ records: { backup: string; state: BackupState }[] }> {
       const { location, attestation } = input;
+      const store = stores.of(location);
       const key = attestationKey(location, new Date(), attestation.kind);
-      await stores.of(location).putJson(key, JSON.stringify({ ...attestation, at: new Date().toISOString() }));
+      await store.putJson(key, JSON.stringify({ ...attestation, at: new Date().toISOString() }));
+      const others = (attestation.damagedIn ?? []).filter((backup) => isBackupId(backup) && backup !== location.backup);
+      const records: { backup: string; state: BackupState }[] = [];
+      for (const backup of [location.backup, ...others]) {
+        const at = { ...location, backup };
+        const state = attestation.kind === 'corrupt' ? await markDamaged(store, at) : await markSound(store, at);
+        if (state !== undefined) records.push({ backup, state });
+      }
+      return { records };
     },
   };
 
@@ -107,7 +162,7 @@ export function createVerificationActivities(deps: ActivityDeps) {
     entry: ShardEntry,
     python: string,
     scratch: string,
-  ): Promise<string | undefined> {
+  ): Promise<Problem | undefined> {
     const file = join(scratch, 'shard.snapshot');
     const wrong = await reread(location, entry, file);
     if (wrong !== undefined) return wrong;
@@ -117,16 +172,16 @@ export function createVerificationActivities(deps: ActivityDeps) {
       const { points, indexes, sample } = await openShard(python, file, scratch, signal(), wanted);
       const { low, high } = pointRange(entry.points);
       if (points < low || points > high) {
-        return `holds ${points} points, the manifest says ${low === high ? low : `${low} to ${high}`}`;
+        return { problem: `holds ${points} points, the manifest says ${low === high ? low : `${low} to ${high}`}` };
       }
       const missing = Object.keys(collection.payloadSchema).filter((field) => !indexes.includes(field));
-      if (missing.length > 0) return `lacks the payload indexes ${missing.join(', ')}`;
+      if (missing.length > 0) return { problem: `lacks the payload indexes ${missing.join(', ')}` };
       const other = kept?.points.find(({ id, sha256 }) =>
         sample?.every((point) => point.id !== id || point.sha256 !== sha256),
       );
-      return other === undefined ? undefined : `has another point ${other.id} than its sample says`;
+      return other === undefined ? undefined : { problem: `has another point ${other.id} than its sample says` };
     } catch (error) {
-      if (FleetError.is(error, 'IntegrityMismatch')) return error.message;
+      if (FleetError.is(error, 'IntegrityMismatch')) return { problem: error.message };
       throw error;
     }
   }
@@ -136,13 +191,13 @@ export function createVerificationActivities(deps: ActivityDeps) {
     location: BackupLocation | undefined,
     entry: Pick<ShardEntry, 'key' | 'size' | 'sha256' | 'incremental'>,
     file?: string,
-  ): Promise<string | undefined> {
+  ): Promise<Problem | undefined> {
     const { key, size, sha256 } = entry;
     const isIncremental = entry.incremental !== undefined && location !== undefined;
     const body = isIncremental
       ? shardBytes(deps, location, entry).stream(signal())
       : await stores.of(location ?? {}).read(key, signal());
-    if (body === undefined) return 'is gone from the bucket';
+    if (body === undefined) return { problem: 'is gone from the bucket' };
     const beat = heartbeats();
     const hash = createHash('sha256');
     let bytes = 0;
@@ -156,13 +211,15 @@ export function createVerificationActivities(deps: ActivityDeps) {
       }
     } catch (error) {
       // A pack or the recipe: which one, and what is wrong with it.
-      if (isIncremental && FleetError.is(error, 'IntegrityMismatch')) return `cannot be put together: ${error.message}`;
-      throw error;
+      if (!isIncremental || !FleetError.is(error, 'IntegrityMismatch')) throw error;
+      const owner = error.object === undefined ? undefined : backupOfKey(location, error.object);
+      const isOther = owner !== undefined && owner !== location.backup;
+      return { problem: `cannot be put together: ${error.message}`, ...(isOther && { damagedIn: owner }) };
     } finally {
       await handle?.close();
     }
-    if (bytes !== size) return `has ${bytes} bytes, committed were ${size}`;
+    if (bytes !== size) return { problem: `has ${bytes} bytes, committed were ${size}` };
     const found = hash.digest('hex');
-    return found === sha256 ? undefined : `hashes to ${found}, committed was ${sha256}`;
+    return found === sha256 ? undefined : { problem: `hashes to ${found}, committed was ${sha256}` };
   }
 }

@@ -1,7 +1,7 @@
 /** The shapes of requests and answers, for the OpenAPI document. Ranges are those of `src/domain/input.ts`. */
 import { z } from '@hono/zod-openapi';
 import { AWS_REGIONS, EKS_LOG_TYPES, NAT_MODES, TAINT_EFFECTS } from '../src/domain/aws.ts';
-import { BACKUP_FORMATS, BACKUP_STATES } from '../src/domain/backup.ts';
+import { BACKUP_FORMATS, BACKUP_STATES, SHOWN_STATES } from '../src/domain/backup.ts';
 import { CLUSTER_PHASES, DISTANCES, PROVIDERS } from '../src/domain/cluster.ts';
 import { CONDITION_TYPES } from '../src/domain/conditions.ts';
 import { OPERATION_KINDS, type OperationKind } from '../src/domain/operation.ts';
@@ -207,6 +207,10 @@ export const RestoreBody = z
     via: z.enum(RESTORE_VIA).optional().openapi({
       description: 'How the bytes get to the nodes: by their own reads of the bucket (default), or through a worker.',
     }),
+    acceptDamaged: z.boolean().optional().openapi({
+      description:
+        'Restore from a backup whose state is CORRUPT, too: what cannot be read or proven fails all the same.',
+    }),
     dryRun: z.boolean().optional().openapi({ description: 'Tell what would happen and what is in the way.' }),
   })
   .openapi('RestoreRequest');
@@ -252,6 +256,13 @@ export const PageQuery = z.strictObject({
   pageToken: z.string().optional(),
 });
 
+export const BackupsQuery = PageQuery.extend({
+  state: z
+    .enum(SHOWN_STATES, { error: `must be one of ${SHOWN_STATES.join(', ')}` })
+    .optional()
+    .openapi({ description: 'Only backups in this state; default COMMITTED and CORRUPT. DELETING can be taken back.' }),
+});
+
 export const Cluster = z
   .object({
     name: z.string(),
@@ -295,7 +306,9 @@ export const Backup = z
   .object({
     id: z.string(),
     cluster: z.string(),
-    state: z.enum(BACKUP_STATES),
+    state: z.enum(BACKUP_STATES).openapi({
+      description: 'COMMITTED; CORRUPT when a verification found damage; DELETING while its removal can be taken back.',
+    }),
     bucket: z
       .string()
       .optional()
@@ -305,6 +318,8 @@ export const Backup = z
       .optional(),
     createdAt: time,
     changedAt: time,
+    deletingSince: time.optional().openapi({ description: 'When it was marked for removal.' }),
+    purgeAfter: time.optional().openapi({ description: 'Until then at least POST …/undelete takes the removal back.' }),
   })
   .openapi('Backup');
 

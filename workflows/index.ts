@@ -9,4 +9,5 @@ export { ResumeCluster, SuspendCluster } from './suspend-cluster.ts';
 export { UpdateCluster } from './update-cluster.ts';
 export { RestoreCluster } from './restore-cluster.ts';
 export { RetentionSweep } from './retention-sweep.ts';
+export { UndeleteBackup } from './undelete-backup.ts';
 export { VerifyBackup } from './verify-backup.ts';

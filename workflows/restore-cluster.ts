@@ -46,17 +46,20 @@ const STEPS = {
  * Point of no return: every collection is proven and the aliases are switched. From then on the restore succeeds.
  *
  * Input: `{"tenant":"acme","source":"docs","backup":"<id>","cluster":"docs2","nodes":2}`; `"dryRun":true` only tells what
- * would happen, how many bytes would be pulled, and which gate would refuse.
+ * would happen, how many bytes would be pulled, and which gate would refuse. A backup that a verification found damaged
+ * needs `"acceptDamaged":true`.
  */
 export async function RestoreCluster(input: unknown): Promise<Ended<Restored | (RestorePreview & { dryRun: true })>> {
   const parsed = checked(input, parseRestoreInput);
   const { tenant, source, backup, cluster, nodes, replicationFactor, collections, rename, via } = parsed;
-  const { inPlace = false, aliases: withAliases = true, dryRun = false } = parsed;
+  const { inPlace = false, aliases: withAliases = true, dryRun = false, acceptDamaged = false } = parsed;
   const target = { tenant, cluster };
   const steps = Object.values(STEPS).filter((step) => inPlace || (step !== STEPS.fresh && step !== STEPS.prove));
   return runOperation({ kind: 'restore', ref: target, steps }, async (operation) => {
     const { saga } = operation;
-    leaveBackup(operation, { tenant, source, backup });
+    // A dry run writes nothing, not even a lease.
+    const leaseless = dryRun && patched('dry-run-without-lease');
+    if (!leaseless) leaveBackup(operation, { tenant, source, backup });
     const plan = await operation.step(
       STEPS.open,
       () =>
@@ -65,6 +68,8 @@ export async function RestoreCluster(input: unknown): Promise<Ended<Restored | (
           ...(collections !== undefined && { collections }),
           ...(rename !== undefined && { rename }),
           ...(via !== undefined && { via }),
+          ...(acceptDamaged && { acceptDamaged }),
+          ...(leaseless && { dryRun }),
         }),
       opened,
     );

@@ -1,6 +1,12 @@
 import { isCancellation, patched } from '@temporalio/workflow';
 import { parseRetentionInput } from '../src/domain/input.ts';
-import { decideRetention, RETENTION_DEFAULTS, type RetentionDecision } from '../src/domain/retention.ts';
+import {
+  decideRetention,
+  missingGood,
+  RETENTION_DEFAULTS,
+  type RetentionCandidate,
+  type RetentionDecision,
+} from '../src/domain/retention.ts';
 import { control, described } from './shared/activity-proxies.ts';
 import { isFailure, reasonOf } from './shared/failures.ts';
 import { checked } from './shared/input.ts';
@@ -18,7 +24,8 @@ const HOUR = 3_600_000;
 
 /**
  * Apply a retention policy to a cluster's backups, finish interrupted removals and collect unfinished backups. The
- * last good backup is never removed. A marked backup keeps its data for `undoHours`.
+ * last good backup is never removed, and a damaged one does not count as good. A marked backup keeps its data for
+ * `undoHours`, and longer while fewer than `minGood` good ones exist.
  *
  * Point of no return: of each backup, its record: marked it can be taken back, PURGING it cannot. What earlier operations
  * on the cluster could not tidy is done too.
@@ -33,19 +40,23 @@ export async function RetentionSweep(input: unknown): Promise<
     collected: string[];
     /** Removed from the lists, but kept because these backups refer to their blocks. */
     held: Record<string, readonly string[]>;
+    /** Their time to be taken back is over, and their data stays all the same: fewer than `minGood` good ones exist. */
+    spared: string[];
     dryRun: boolean;
   }>
 > {
   const { tenant, cluster, policy, dryRun = false } = checked(input, parseRetentionInput);
   const ref = { tenant, cluster };
   return runOperation({ kind: 'retention', ref, steps: Object.values(STEPS) }, async (operation) => {
-    await operation.step(STEPS.lease, () => control.takeLease({ ...ref, mode: 'shared' }));
+    // A dry run keeps nobody from anything.
+    if (dryRun && patched('dry-run-without-lease')) operation.skip(STEPS.lease, 'dry run');
+    else await operation.step(STEPS.lease, () => control.takeLease({ ...ref, mode: 'shared' }));
     const found = await operation.step(
       STEPS.survey,
       () => control.surveyBackups(ref),
       ({ committed, deleting, purging, abandoned, elsewhere = [] }) =>
         [
-          `${committed.length} good, ${deleting.length + purging.length} being removed, ${abandoned.length} unfinished`,
+          `${counted(committed)}, ${deleting.length + purging.length} being removed, ${abandoned.length} unfinished`,
           ...elsewhere.map(({ bucket, backups }) => `${backups.length} of all in bucket ${bucket.name}`),
         ].join('; '),
     );
@@ -57,25 +68,33 @@ export async function RetentionSweep(input: unknown): Promise<
     const falling = decisions.filter(({ keep }) => !keep).map(({ id }) => id);
     if (dryRun) {
       for (const step of [STEPS.mark, STEPS.purge, STEPS.collect]) operation.skip(step, 'dry run');
-      return { decisions, marked: falling, purged: [], collected: [], held: {}, dryRun };
+      return { decisions, marked: falling, purged: [], collected: [], held: {}, spared: [], dryRun };
     }
 
+    const grace = (policy.undoHours ?? RETENTION_DEFAULTS.undoHours) * HOUR;
+    const deletingSince = new Date(found.now).toISOString();
+    const purgeAfter = new Date(found.now + grace).toISOString();
     const marked: string[] = [];
     await operation.step(
       STEPS.mark,
       async () => {
         for (const backup of falling) {
           const at = placed(backup);
-          const state = await control.markBackupDeleting.executeWithOptions(described(`Mark ${backup}`), [at]);
-          await index({ ...at, state, createdAt: createdAt(backup) });
+          const state = await control.markBackupDeleting.executeWithOptions(described(`Mark ${backup}`), [
+            { ...at, purgeAfter },
+          ]);
+          const since = state === 'DELETING' ? { deletingSince, purgeAfter } : {};
+          await index({ ...at, state, createdAt: createdAt(backup), ...since });
           marked.push(backup);
         }
       },
       () => `${marked.length} marked`,
     );
 
-    const grace = (policy.undoHours ?? RETENTION_DEFAULTS.undoHours) * HOUR;
-    const due = found.deleting.filter(({ since }) => found.now - since >= grace).map(({ id }) => id);
+    const over = found.deleting.filter(({ since }) => found.now - since >= grace).map(({ id }) => id);
+    // What was marked when there were enough good ones may be the last good one by now.
+    const spares = over.length > 0 && missingGood(found.committed, policy, found.now) > 0 && patched('spare-last-good');
+    const [due, spared] = spares ? [[], over] : [over, []];
     const purged: string[] = [];
     const held: Record<string, readonly string[]> = {};
     await operation.step(
@@ -95,7 +114,11 @@ export async function RetentionSweep(input: unknown): Promise<
       },
       () => {
         const count = Object.keys(held).length;
-        return `${purged.length} removed${count === 0 ? '' : `, ${count} held by backups that refer to them`}`;
+        return [
+          `${purged.length} removed`,
+          ...(count === 0 ? [] : [`${count} held by backups that refer to them`]),
+          ...(spared.length === 0 ? [] : [`${spared.length} kept, since too few good backups exist: take them back`]),
+        ].join(', ');
       },
     );
 
@@ -121,7 +144,7 @@ export async function RetentionSweep(input: unknown): Promise<
         if (patched('sweep-does-chores')) await control.workOffChores(ref);
       },
     );
-    return { decisions, marked, purged, collected, held, dryRun };
+    return { decisions, marked, purged, collected, held, spared, dryRun };
 
     /** The record counts; the list follows, now or by the next sweep. */
     function index(entry: Parameters<typeof control.indexBackup>[0]): Promise<void> {
@@ -142,6 +165,11 @@ export async function RetentionSweep(input: unknown): Promise<
       }
     }
   });
+}
+
+function counted(listed: readonly RetentionCandidate[]): string {
+  const damaged = listed.filter(({ damage }) => damage !== undefined).length;
+  return `${listed.length - damaged} good${damaged === 0 ? '' : `, ${damaged} damaged`}`;
 }
 
 /** ISO 8601 of the time within a backup id. */

@@ -1,7 +1,7 @@
-import { ApplicationFailure } from '@temporalio/workflow';
+import { ApplicationFailure, patched } from '@temporalio/workflow';
 import type { ShardRef, ShardVerdict } from '../activities/verification.ts';
 import { parseVerifyInput } from '../src/domain/input.ts';
-import { placeOf, type BackupLocation } from '../src/domain/naming.ts';
+import { backupTimeOf, inBucket, placeOf, type BackupLocation } from '../src/domain/naming.ts';
 import { control, preflight, streaming } from './shared/activity-proxies.ts';
 import { leaveBackup } from './shared/leave-backup.ts';
 import { checked } from './shared/input.ts';
@@ -19,7 +19,8 @@ const PARALLEL_SHARDS = 4;
 /**
  * Prove that a backup is still what was committed: every object re-read and re-hashed and, below a size that the
  * configuration sets, opened and counted by Qdrant's own engine, without any cluster. The outcome is written beside the
- * backup.
+ * backup and into its record: one that is damaged is CORRUPT from then on, until a later verification finds it whole. A
+ * store that does not answer proves no damage.
  *
  * Point of no return: the outcome is written down.
  *
@@ -29,20 +30,25 @@ export async function VerifyBackup(
   input: unknown,
 ): Promise<Ended<{ backup: string; shards: number; bytes: number; opened: number }>> {
   const { tenant, cluster, backup } = checked(input, parseVerifyInput);
-  return runOperation({ kind: 'verify', ref: { tenant, cluster }, steps: Object.values(STEPS) }, async (operation) => {
+  const ref = { tenant, cluster };
+  return runOperation({ kind: 'verify', ref, steps: Object.values(STEPS) }, async (operation) => {
     const lease = { tenant, source: cluster, backup };
     leaveBackup(operation, lease);
-    const { location, shards, transferQueue } = await operation.step(
+    const found = await operation.step(
       STEPS.open,
       async () => {
-        const plan = await preflight.openBackup(lease);
-        return { location: plan.location, ...(await control.listBackupShards({ location: plan.location })) };
+        const { location } = patched('verify-damaged-manifests')
+          ? await preflight.leaseBackup({ ...ref, backup })
+          : await preflight.openBackup(lease);
+        return { location, ...(await control.listBackupShards({ location })) };
       },
-      (found) => `${found.shards.length} shards of ${placeOf(found.location)}`,
+      ({ location, shards }) => `${shards.length} shards of ${placeOf(location)}`,
     );
+    const { location, shards, transferQueue, problem } = found;
 
     const verdicts: ShardVerdict[] = [];
-    const problems: string[] = [];
+    const problems: string[] = problem === undefined ? [] : [problem];
+    const damagedIn = new Set<string>();
     await operation.step(STEPS.read, async () => {
       const queue = [...shards];
       const lane = async (): Promise<void> => {
@@ -52,6 +58,7 @@ export async function VerifyBackup(
           if (verdict.problem !== undefined) {
             problems.push(`"${shard.collection}" shard ${shard.shard} ${verdict.problem}`);
           }
+          if (verdict.damagedIn !== undefined) damagedIn.add(verdict.damagedIn);
           operation.advance(STEPS.read, verdicts.length, shards.length, 'shards');
         }
       };
@@ -64,20 +71,36 @@ export async function VerifyBackup(
     const opened = verdicts.filter((verdict) => verdict.opened).length;
     await operation.step(STEPS.attest, async () => {
       const kind = problems.length === 0 ? ('verified' as const) : ('corrupt' as const);
-      await control.attestBackup({
+      const attested = await control.attestBackup({
         location,
-        attestation: { kind, shards: shards.length, bytes, opened, problems: problems.slice(0, 100) },
+        attestation: {
+          ...{ kind, shards: shards.length, bytes, opened, problems: problems.slice(0, 100) },
+          ...(damagedIn.size > 0 && { damagedIn: [...damagedIn] }),
+        },
       });
+      for (const { backup: of, state } of recordsOf(attested)) {
+        const entry = { ...ref, ...inBucket(location), backup: of, state, createdAt: backupTimeOf(of).toISOString() };
+        const chore = { ...ref, kind: 'backup-index', what: { backup: of } } as const;
+        await operation.tidying.now(`entry of backup ${of} in the list`, chore, (options) =>
+          control.indexBackup.executeWithOptions(options, [entry]),
+        );
+      }
     });
     operation.pointOfNoReturn();
     if (problems.length > 0) {
+      const also = damagedIn.size === 0 ? '' : ` So is ${[...damagedIn].join(', ')}, whose blocks it refers to.`;
       throw ApplicationFailure.nonRetryable(
-        `Backup ${backup} is damaged: ${problems.slice(0, 10).join('; ')}. Restore from another one.`,
+        `Backup ${backup} is damaged and marked CORRUPT: ${problems.slice(0, 10).join('; ')}.${also} Restore from another one.`,
         'IntegrityMismatch',
       );
     }
     return { backup, shards: shards.length, bytes, opened };
   });
+}
+
+/** Earlier versions answered nothing, and left the records alone. */
+function recordsOf(attested: Awaited<ReturnType<typeof control.attestBackup>> | null | undefined) {
+  return attested?.records ?? [];
 }
 
 function verify(location: BackupLocation, transferQueue: string, shard: ShardRef): Promise<ShardVerdict> {

@@ -142,4 +142,10 @@ export const migrations: Record<string, Migration> = {
       await sql`create index operations_running on operations (id) where state = 'running'`.execute(db);
     },
   },
+  '2026-11-27-t-truth': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await sql`alter table backups add column deleting_since timestamptz`.execute(db);
+      await sql`alter table backups add column purge_after timestamptz`.execute(db);
+    },
+  },
 };

@@ -13,7 +13,7 @@ import {
 } from 'kysely';
 import { Migrator } from 'kysely/migration';
 import pg from 'pg';
-import type { BackupState, BackupTotals } from '../domain/backup.ts';
+import { LISTED_STATES, SHOWN_STATES, type BackupState, type BackupTotals, type ShownState } from '../domain/backup.ts';
 import type { ChoreKind } from '../domain/chores.ts';
 import type { ClusterPhase, ClusterSpec } from '../domain/cluster.ts';
 import type { Condition } from '../domain/conditions.ts';
@@ -82,6 +82,9 @@ interface BackupsTable {
   bucket_region: string | null;
   created_at: Date;
   changed_at: Date;
+  /** While it is being removed: since when, and until when that can be taken back. */
+  deleting_since: ColumnType<Date | null, Date | null | undefined, Date | null>;
+  purge_after: ColumnType<Date | null, Date | null | undefined, Date | null>;
 }
 
 /** Snapshots that could not be removed from a node: all of the shard's that are not in `known`. */
@@ -237,29 +240,34 @@ export class Catalog {
     );
   }
 
-  /** Newest first; `after` is the id of the last backup of the page before. */
-  backups({ tenant, cluster }: ClusterRef, { limit, after }: Page): Promise<BackupRow[]> {
+  /** Newest first; `after` is the id of the last backup of the page before. Without `state`: all that are listed. */
+  backups({ tenant, cluster }: ClusterRef, { limit, after }: Page, state?: ShownState): Promise<BackupRow[]> {
     return this.run('list backups', (db) => {
       const query = db
         .selectFrom('backups')
         .selectAll()
         .where('tenant', '=', tenant)
         .where('cluster', '=', cluster)
-        .where('state', '=', 'COMMITTED')
+        .where('state', 'in', state === undefined ? LISTED_STATES : [state])
         .orderBy('backup', 'desc')
         .limit(limit);
       return (after === undefined ? query : query.where('backup', '<', after)).execute();
     });
   }
 
-  backup(tenant: string, backup: string): Promise<BackupRow | undefined> {
+  /** A backup that is listed, or that is being removed and can still be taken back. */
+  backup(
+    tenant: string,
+    backup: string,
+    states: readonly BackupState[] = SHOWN_STATES,
+  ): Promise<BackupRow | undefined> {
     return this.run('read the backup', (db) =>
       db
         .selectFrom('backups')
         .selectAll()
         .where('tenant', '=', tenant)
         .where('backup', '=', backup)
-        .where('state', '=', 'COMMITTED')
+        .where('state', 'in', states)
         .executeTakeFirst(),
     );
   }

@@ -49,7 +49,7 @@ export async function fetchRecipe(
   await readRange(bytes, 0, { store, key, size, signal });
   const found = createHash('sha256').update(bytes).digest('hex');
   if (found !== sha256) {
-    throw new FleetError('IntegrityMismatch', `${key} hashes to ${found}, committed was ${sha256}.`);
+    throw new FleetError('IntegrityMismatch', `${key} hashes to ${found}, committed was ${sha256}.`, { object: key });
   }
   // Headers of tars are most of it, and they are nearly empty.
   return readRecipe(inflateRawSync(bytes, { maxOutputLength: MAX_RECIPE }), key);
@@ -166,7 +166,8 @@ export class IncrementalShard implements ShardBytes {
       if (sum === extent.crc32) continue;
       const key = `${this.#options.root}${recipe.packs[extent.pack]?.path ?? ''}`;
       const where = `bytes ${extent.offset}-${extent.offset + extent.length - 1} of ${key}`;
-      throw new FleetError('IntegrityMismatch', `${where} are damaged: their CRC32 is not the one of the recipe.`);
+      const told = `${where} are damaged: their CRC32 is not the one of the recipe.`;
+      throw new FleetError('IntegrityMismatch', told, { object: key });
     }
   }
 }

@@ -44,7 +44,7 @@ async function readOnce(target: Buffer, start: number, options: RangeOptions): P
     if (head.status === 200 && target.length === size) return;
     const range = contentRange(head);
     if (head.status === 206 && range?.start === start && range.end === end && range.size === size) return;
-    throw unusable(what, head.status, range?.size, size);
+    throw unusable(what, head.status, range?.size, { key, size });
   };
   const url = await store.presignOwnRead(key, URL_LIFETIME);
   try {
@@ -67,18 +67,19 @@ async function readOnce(target: Buffer, start: number, options: RangeOptions): P
   }
 }
 
-function unusable(what: string, status: number, found: number | undefined, wanted: number): FleetError {
+function unusable(what: string, status: number, found: number | undefined, wanted: Pick<RangeOptions, 'key' | 'size'>) {
   if (status === 403) {
     return new FleetError(
       'StoreDenied',
       `The store did not let us read ${what}. Check the credentials and their policy.`,
     );
   }
-  if (status === 404 || status === 416 || (status === 206 && found !== wanted)) {
+  if (status === 404 || status === 416 || (status === 206 && found !== wanted.size)) {
     const size = found === undefined ? '' : ` with ${found} bytes`;
     return new FleetError(
       'IntegrityMismatch',
-      `The store answered ${status}${size} to a read of ${what}; the backup has ${wanted}.`,
+      `The store answered ${status}${size} to a read of ${what}; the backup has ${wanted.size}.`,
+      { object: wanted.key },
     );
   }
   return new FleetError('StoreUnavailable', `The store answered ${status} to a read of ${what}.`);

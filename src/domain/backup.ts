@@ -122,8 +122,16 @@ export function totalsOf(manifest: BackupManifest): BackupTotals {
   };
 }
 
-export const BACKUP_STATES = ['COMMITTED', 'DELETING', 'PURGING', 'DELETED', 'ABORTED'] as const;
+export const BACKUP_STATES = ['COMMITTED', 'CORRUPT', 'DELETING', 'PURGING', 'DELETED', 'ABORTED'] as const;
 export type BackupState = (typeof BACKUP_STATES)[number];
+
+/** States of a backup that exists: it is listed, and its data is there or was found damaged. */
+export const LISTED_STATES = ['COMMITTED', 'CORRUPT'] as const satisfies readonly BackupState[];
+/** What a list of backups may be asked for. */
+export const SHOWN_STATES = [...LISTED_STATES, 'DELETING'] as const satisfies readonly BackupState[];
+export type ShownState = (typeof SHOWN_STATES)[number];
+/** What reads that a lease covers may meet: data goes only after the leases, whatever the mark says. */
+export const READABLE_STATES = SHOWN_STATES;
 
 /**
  * `commit.json`: the only key of a backup that ever changes, by compare-and-set, and never disappears while an attempt
@@ -146,6 +154,10 @@ export interface CommitRecord {
   readonly totals?: BackupTotals;
   /** Of an incremental backup: the others whose packs it needs. Their data stays while this record is not DELETED. */
   readonly references?: readonly string[];
+  /** While DELETING: the state that a removal which is taken back returns to; absent means COMMITTED. */
+  readonly was?: (typeof LISTED_STATES)[number];
+  /** While DELETING: ISO 8601 of the time until which the removal can be taken back. */
+  readonly purgeAfter?: string;
 }
 
 /**
@@ -153,12 +165,15 @@ export interface CommitRecord {
  *
  * - absent -> ABORTED: a collector claims the key before it removes the data of an unfinished backup, so that a slow
  *   uploader can no longer commit.
- * - DELETING -> COMMITTED: taken back in time. DELETING -> PURGING is the point of no return; data goes only after it.
+ * - COMMITTED -> CORRUPT: a verification found damage. CORRUPT -> COMMITTED: a later one found every byte as committed.
+ * - DELETING -> COMMITTED or CORRUPT, whichever it was: taken back in time. DELETING -> PURGING is the point of no return;
+ *   data goes only after it.
  */
 const TRANSITIONS: Readonly<Record<BackupState | 'absent', readonly BackupState[]>> = {
   absent: ['COMMITTED', 'ABORTED'],
-  COMMITTED: ['DELETING'],
-  DELETING: ['PURGING', 'COMMITTED'],
+  COMMITTED: ['CORRUPT', 'DELETING'],
+  CORRUPT: ['COMMITTED', 'DELETING'],
+  DELETING: ['PURGING', 'COMMITTED', 'CORRUPT'],
   PURGING: ['DELETED'],
   DELETED: [],
   ABORTED: [],
@@ -173,12 +188,19 @@ export function refersTo({ state, references = [] }: CommitRecord, backup: strin
   return state !== 'DELETED' && state !== 'ABORTED' && references.includes(backup);
 }
 
+/** Whether a verification found the backup damaged and none has found it whole since, also while it is being removed. */
+export function isDamaged({ state, was }: Pick<CommitRecord, 'state' | 'was'>): boolean {
+  return state === 'CORRUPT' || (state === 'DELETING' && was === 'CORRUPT');
+}
+
 /** @throws FleetError `CommitConflict` when the state machine does not allow the step */
 export function advance(record: CommitRecord, to: BackupState, changedAt: string): CommitRecord {
   if (!mayFollow(record.state, to)) {
     throw new FleetError('CommitConflict', `Backup ${record.backup} is ${record.state} and cannot become ${to}.`);
   }
-  return { ...record, state: to, revision: record.revision + 1, changedAt };
+  const { was: _was, purgeAfter: _until, ...rest } = record;
+  const from = record.state === 'CORRUPT' || record.was === 'CORRUPT' ? ({ was: 'CORRUPT' } as const) : {};
+  return { ...rest, state: to, revision: record.revision + 1, changedAt, ...(to === 'DELETING' && from) };
 }
 
 /**

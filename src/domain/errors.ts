@@ -22,6 +22,7 @@ export const ERROR_CODES = {
   ClusterBusy: { class: 'fail', status: 409, title: 'Another operation holds the cluster' },
   ScheduleExists: { class: 'fail', status: 409, title: 'The schedule exists already' },
   BackupNotCommitted: { class: 'fail', status: 409, title: 'The backup is not complete' },
+  BackupDamaged: { class: 'fail', status: 409, title: 'The backup is damaged' },
   CommitConflict: { class: 'fail', status: 409, title: 'The backup record was changed by someone else' },
   ResourceNotOurs: { class: 'fail', status: 409, title: 'A resource at the provider belongs to someone else' },
   InfrastructureBlocked: { class: 'wait', status: 409, title: 'Something keeps the infrastructure from going' },
@@ -82,11 +83,18 @@ export class FleetError extends Error {
   readonly code: ErrorCode;
   /** For `InvalidInput`: every bad field, by its JSON path. */
   readonly fields: readonly FieldError[];
+  /** Key of the object in the bucket that is damaged, where the failure is about one. */
+  readonly object: string | undefined;
 
-  constructor(code: ErrorCode, message: string, options?: { cause?: unknown; fields?: readonly FieldError[] }) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options?: { cause?: unknown; fields?: readonly FieldError[]; object?: string },
+  ) {
     super(message, options?.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.fields = options?.fields ?? [];
+    this.object = options?.object;
   }
 
   static is(error: unknown, code?: ErrorCode): error is FleetError {

@@ -99,11 +99,18 @@ export interface RestoreInput {
   readonly aliases?: boolean;
   /** How the bytes get to the nodes; default: the configuration's, which is `bucket`. */
   readonly via?: RestoreVia;
+  /** Restore from a backup that a verification found damaged, too: what cannot be read or proven fails all the same. */
+  readonly acceptDamaged?: boolean;
   /** Report what would happen, and write nothing. */
   readonly dryRun?: boolean;
 }
 
 export interface VerifyInput extends ClusterRef {
+  /** Id of the backup. */
+  readonly backup: string;
+}
+
+export interface UndeleteBackupInput extends ClusterRef {
   /** Id of the backup. */
   readonly backup: string;
 }
@@ -207,6 +214,7 @@ function restoreInput(r: Reader): RestoreInput {
     ...r.boolean('inPlace'),
     ...r.boolean('aliases'),
     ...r.oneOf('via', RESTORE_VIA),
+    ...r.boolean('acceptDamaged'),
     ...r.boolean('dryRun'),
   };
 }
@@ -224,6 +232,10 @@ function checkRename(r: Reader, { rename = {}, collections }: RestoreInput): voi
 }
 
 export function parseVerifyInput(input: unknown): VerifyInput {
+  return readInput(input, (r) => ({ ...clusterRef(r), backup: r.required('backup', backupIdProblem) }));
+}
+
+export function parseUndeleteBackupInput(input: unknown): UndeleteBackupInput {
   return readInput(input, (r) => ({ ...clusterRef(r), backup: r.required('backup', backupIdProblem) }));
 }
 

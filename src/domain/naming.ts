@@ -173,6 +173,13 @@ export function backupKeys(location: BackupLocation) {
   };
 }
 
+/** The backup that an object of a cluster belongs to, by its key; `undefined` for another cluster's. */
+export function backupOfKey(location: ClusterRef & { prefix: string }, key: string): string | undefined {
+  const root = clusterPrefix(location);
+  const backup = key.startsWith(root) ? (key.slice(root.length).split('/')[0] ?? '') : '';
+  return isBackupId(backup) ? backup : undefined;
+}
+
 /** Whether a key of an attempt is a copy of a whole shard, or what was sampled of one. */
 export function isShardCopy(key: string): boolean {
   return /\/shard-\d+\.[0-9a-f]{16}\.(?:snapshot|sample\.json)$/.test(key);

@@ -12,6 +12,7 @@ export const OPERATION_KINDS = {
   restore: 'RestoreCluster',
   retention: 'RetentionSweep',
   verify: 'VerifyBackup',
+  undelete: 'UndeleteBackup',
   sweep: 'InfrastructureSweep',
 } as const;
 

@@ -2,7 +2,7 @@
  * A model of the commit protocol, explored exhaustively: every interleaving of the actors below, each of which may stop
  * for ever before any of its steps (a killed worker, or a zombie that goes on much later).
  *
- * Actors: two uploaders of one backup, two collectors of unfinished backups, a deleter, an undo, a restorer.
+ * Actors: two uploaders of one backup, two collectors of unfinished backups, a deleter, an undo, a restorer, a verifier.
  * The store is S3's contract: single keys, reads after writes, compare-and-set by ETag.
  */
 import { mayFollow, type BackupState } from '../../src/domain/backup.ts';
@@ -53,6 +53,9 @@ interface State {
   deleterSaw: number;
   undo: number;
   undoSaw: number;
+  /** The backup was found damaged when it was marked for removal. */
+  was: boolean;
+  verifier: number;
   restorer: number;
   restores: number;
   lost: boolean;
@@ -70,6 +73,8 @@ const START: State = {
   deleterSaw: -1,
   undo: 0,
   undoSaw: -1,
+  was: false,
+  verifier: 0,
   restorer: 0,
   restores: -1,
   lost: false,
@@ -102,7 +107,11 @@ export function check(variant: Variant): Verdict {
 
 /** 1. What is listed has its data. 2. A restore that began finds its data. */
 function isWrong({ record, owner, data, lost }: State): boolean {
-  return lost || (record === 'COMMITTED' && data[owner] !== true);
+  return lost || (isListed(record) && data[owner] !== true);
+}
+
+function isListed(record: State['record']): boolean {
+  return record === 'COMMITTED' || record === 'CORRUPT';
 }
 
 function pathTo(key: string, seen: Map<string, { from: string | undefined; step: string }>): string[] {
@@ -123,6 +132,7 @@ function* steps(state: State, variant: Variant): Generator<[string, State]> {
   yield* deleter(state, variant);
   yield* undo(state);
   yield* restorer(state);
+  yield* verifier(state);
 }
 
 /** Write the data, look at it again, claim the record. */
@@ -175,18 +185,21 @@ function* collector(state: State, index: 0 | 1, variant: Variant): Generator<[st
   }
 }
 
-/** COMMITTED -> DELETING, look for leases, -> PURGING, remove the data, -> DELETED. */
+/** COMMITTED or CORRUPT -> DELETING, look for leases, -> PURGING, remove the data, -> DELETED. */
 function* deleter(state: State, variant: Variant): Generator<[string, State]> {
   const at = (pc: number, change: Partial<State> = {}): State => ({ ...state, ...change, deleter: pc });
   switch (state.deleter) {
     case 0:
-      if (state.record !== 'COMMITTED') break;
+      if (!isListed(state.record)) break;
       if (variant.leasesFirst && state.lease) break;
-      yield ['deleter reads COMMITTED', at(variant.dataFirst ? 4 : 1, { deleterSaw: state.revision })];
+      yield [`deleter reads ${state.record}`, at(variant.dataFirst ? 4 : 1, { deleterSaw: state.revision })];
       break;
     case 1:
       yield state.revision === state.deleterSaw
-        ? ['deleter marks DELETING', at(2, write(state, 'DELETING', state.owner))]
+        ? [
+            'deleter marks DELETING',
+            at(2, { ...write(state, 'DELETING', state.owner), was: state.record === 'CORRUPT' }),
+          ]
         : ['deleter was overtaken', at(END)];
       break;
     case 2:
@@ -216,14 +229,17 @@ function* deleter(state: State, variant: Variant): Generator<[string, State]> {
   }
 }
 
-/** DELETING -> COMMITTED. */
+/** DELETING -> what it was. */
 function* undo(state: State): Generator<[string, State]> {
   if (state.undo === 0 && state.record === 'DELETING') {
     yield ['undo reads DELETING', { ...state, undo: 1, undoSaw: state.revision }];
   }
   if (state.undo === 1) {
     yield state.revision === state.undoSaw
-      ? ['undo takes it back', { ...state, ...write(state, 'COMMITTED', state.owner), undo: END }]
+      ? [
+          'undo takes it back',
+          { ...state, ...write(state, state.was ? 'CORRUPT' : 'COMMITTED', state.owner), undo: END },
+        ]
       : ['undo comes too late', { ...state, undo: END }];
   }
 }
@@ -236,7 +252,8 @@ function* restorer(state: State): Generator<[string, State]> {
       yield ['restorer writes its lease', at(1, { lease: true })];
       break;
     case 1:
-      if (state.record === 'COMMITTED') yield ['restorer begins', at(2, { restores: state.owner })];
+      // Of a damaged one when it is told to.
+      if (isListed(state.record)) yield ['restorer begins', at(2, { restores: state.owner })];
       else yield ['restorer finds no backup', at(END, { lease: false })];
       break;
     case 2:
@@ -246,6 +263,18 @@ function* restorer(state: State): Generator<[string, State]> {
       yield ['restorer lets go', at(END, { lease: false })];
       break;
     default:
+  }
+}
+
+/**
+ * Find damage, and then none. A compare-and-set that was overtaken changes nothing, so reading and writing are one step.
+ */
+function* verifier(state: State): Generator<[string, State]> {
+  if (state.verifier === 0 && state.record === 'COMMITTED') {
+    yield ['verifier finds damage', { ...state, ...write(state, 'CORRUPT', state.owner), verifier: 1 }];
+  }
+  if (state.verifier === 1 && state.record === 'CORRUPT') {
+    yield ['verifier finds it whole', { ...state, ...write(state, 'COMMITTED', state.owner), verifier: END }];
   }
 }
 

@@ -345,6 +345,7 @@ function fakeActivities(transferQueue: string): Fakes {
       spec: SPEC,
       qdrantVersion: '1.18.3',
     }),
+    renewBackupLease: nothing,
     closeBackup: nothing,
     previewRestore: () => ({
       ...{ allowed: true, refusals: [], unknown: [], peers: 2, collections: 3, replaced: [] },
@@ -368,9 +369,13 @@ function fakeActivities(transferQueue: string): Fakes {
       transferQueue,
     }),
     verifyShard: () => ({ bytes: 1000, opened: true }),
-    attestBackup: nothing,
+    leaseBackup: () => ({ location: LOCATION }),
+    attestBackup: ({ attestation: { kind } }) => ({
+      records: [{ backup: BACKUP, state: kind === 'corrupt' ? 'CORRUPT' : 'COMMITTED' }],
+    }),
     surveyBackups: () => ({ prefix: '', now: Date.parse(AT), committed: [], deleting: [], purging: [], abandoned: [] }),
     markBackupDeleting: () => 'DELETING',
+    undeleteBackup: () => ({ location: LOCATION, state: 'COMMITTED' }),
     purgeBackup: () => ({ state: 'DELETED', objects: 1 }),
     collectUnfinished: () => ({ state: 'ABORTED', objects: 1 }),
     planInfrastructure: ({ spec }) => ({
