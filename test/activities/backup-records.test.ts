@@ -232,6 +232,122 @@ describe('removing a backup', () => {
   });
 });
 
+describe('damage', () => {
+  const attest = (location: BackupLocation, kind: 'verified' | 'corrupt', damagedIn: string[] = []) =>
+    parts.as('verify', (activities) =>
+      activities.attestBackup({
+        location,
+        attestation: { kind, shards: 1, bytes: 1, opened: 0, problems: [], damagedIn },
+      }),
+    );
+
+  test('is written into the record, and taken back when a later verification finds every byte', async () => {
+    const location = await stored('COMMITTED');
+    const { backup } = location;
+    expect(await attest(location, 'corrupt')).toEqual({ records: [{ backup, state: 'CORRUPT' }] });
+    expect(await attest(location, 'corrupt')).toEqual({ records: [{ backup, state: 'CORRUPT' }] });
+    expect(await attest(location, 'verified')).toEqual({ records: [{ backup, state: 'COMMITTED' }] });
+    expect((await readRecord(parts.store, location))?.record.revision).toBe(3);
+  });
+
+  test('of another backup whose pack it is, even while that is being removed: it comes back CORRUPT', async () => {
+    const location = await stored('COMMITTED');
+    const other = { ...location, backup: '20261031T030000Z-00000000' };
+    await parts.store.putJson(backupKeys(other).commit, JSON.stringify(record(other, 'DELETING')));
+    const foreign = ['../../elsewhere', '20260101T000000Z-00000000'];
+    expect(await attest(location, 'corrupt', [other.backup, ...foreign])).toEqual({
+      records: [
+        { backup: location.backup, state: 'CORRUPT' },
+        { backup: other.backup, state: 'DELETING' },
+      ],
+    });
+    const back = await parts.as('undelete', (activities) => activities.undeleteBackup(refOf(other)));
+    expect(back).toMatchObject({ state: 'CORRUPT', location: { backup: other.backup } });
+    expect(await stateOf(other)).toBe('CORRUPT');
+  });
+
+  test('many verdicts and removals at once: the record stays whole, and no verdict is lost', async () => {
+    const location = await stored('COMMITTED');
+    const mark = parts.as('sweep', (activities) => activities.markBackupDeleting(refOf(location)));
+    const { lost } = await race<unknown>([mark, ...Array.from({ length: 4 }, () => attest(location, 'corrupt'))]);
+    expect(lost.every((code) => code === 'CommitConflict')).toBe(true);
+    const after = (await readRecord(parts.store, location))?.record;
+    expect(after?.state === 'CORRUPT' || (after?.state === 'DELETING' && after.was === 'CORRUPT')).toBe(true);
+  });
+
+  test('a restore refuses it unless told otherwise, and is told what to do', async () => {
+    const location = await stored('CORRUPT');
+    const { tenant, cluster, backup } = location;
+    const opening = { tenant, source: cluster, backup };
+    await expect(parts.as('restore', (activities) => activities.openBackup(opening))).rejects.toMatchObject({
+      code: 'BackupDamaged',
+      message: expect.stringContaining('"acceptDamaged": true') as string,
+    });
+    const plan = await parts.as('restore', (activities) => activities.openBackup({ ...opening, acceptDamaged: true }));
+    expect(plan).toMatchObject({ location, collections: [] });
+  });
+
+  test('a manifest that was altered can be verified: it is a verdict, not a failure', async () => {
+    const location = await stored('COMMITTED');
+    await parts.store.putJson(backupKeys(location).manifest, MANIFEST.replace('"run"', '"ran"'));
+    const { location: leased } = await parts.as('verify', (activities) => activities.leaseBackup(refOf(location)));
+    const found = await parts.as('verify', (activities) => activities.listBackupShards({ location: leased }));
+    expect(found).toMatchObject({ shards: [], problem: expect.stringContaining('not the manifest') as string });
+  });
+});
+
+describe('taking a removal back', () => {
+  const undelete = (location: BackupLocation) =>
+    parts.as('undelete', (activities) => activities.undeleteBackup(refOf(location)));
+
+  test('DELETING is COMMITTED again, and once more changes nothing', async () => {
+    const location = await stored('COMMITTED');
+    await parts.as('sweep', (activities) =>
+      activities.markBackupDeleting({ ...refOf(location), purgeAfter: new Date(Date.now() + 60_000).toISOString() }),
+    );
+    expect(await undelete(location)).toMatchObject({ state: 'COMMITTED' });
+    expect(await undelete(location)).toMatchObject({ state: 'COMMITTED' });
+    const after = (await readRecord(parts.store, location))?.record;
+    expect(after).toMatchObject({ state: 'COMMITTED', revision: 3 });
+    expect(after?.purgeAfter).toBeUndefined();
+    expect(await readCommitted(parts.store, location)).toMatchObject({ attempt: 'run' });
+  });
+
+  test.for(['PURGING', 'DELETED', 'ABORTED'] as const)('%s is too late', async (state) => {
+    const location = await stored(state);
+    await expect(undelete(location)).rejects.toMatchObject({ code: 'UndeleteRefused' });
+    expect(await stateOf(location)).toBe(state);
+  });
+
+  test('a backup that never was', async () => {
+    await expect(undelete(fresh())).rejects.toMatchObject({ code: 'BackupNotFound' });
+  });
+
+  test('what was promised at the mark holds against a later, shorter policy', async () => {
+    const location = await stored('COMMITTED');
+    const purgeAfter = new Date(Date.now() + 3_600_000).toISOString();
+    await parts.as('sweep', (activities) => activities.markBackupDeleting({ ...refOf(location), purgeAfter }));
+    expect(await parts.as('sweep', (activities) => activities.purgeBackup(refOf(location)))).toEqual({
+      ...{ state: 'DELETING', objects: 0 },
+    });
+  });
+
+  test('against twenty purges at once: either it is back with its data, or it was refused', async () => {
+    const location = await stored('DELETING');
+    const purges = Array.from({ length: 20 }, () =>
+      parts.as('sweep', (activities) => activities.purgeBackup(refOf(location))),
+    );
+    const [outcome] = await Promise.all([race([undelete(location)]), race(purges)]);
+    if (outcome.won.length === 1) {
+      expect(await stateOf(location)).toBe('COMMITTED');
+      expect(await dataOf(location)).toHaveLength(1);
+    } else {
+      expect(outcome.lost).toEqual(['UndeleteRefused']);
+      expect(await stateOf(location)).toMatch(/PURGING|DELETED/);
+    }
+  });
+});
+
 describe('surveyBackups', () => {
   const survey = ({ tenant, cluster }: BackupLocation) =>
     parts.as('sweep', (activities) => activities.surveyBackups({ tenant, cluster }));
@@ -267,6 +383,28 @@ describe('surveyBackups', () => {
     expect(await begun(25, 'closed')).toHaveLength(1);
     expect(await begun(25, 'open')).toEqual([]);
     expect(await begun(23, 'closed')).toEqual([]);
+  });
+
+  test('a damaged backup damages those that refer to it, also while it is being removed', async () => {
+    const location = fresh();
+    const put = (backup: string, change: Partial<CommitRecord>) => {
+      const at = { ...location, backup };
+      return parts.store.putJson(backupKeys(at).commit, JSON.stringify({ ...record(at, 'COMMITTED'), ...change }));
+    };
+    const id = (n: number) => `2026110${n}T030000Z-00000000`;
+    await put(id(1), { state: 'CORRUPT', references: [] });
+    await put(id(2), { references: [id(1)] });
+    await put(id(3), { state: 'DELETING', was: 'CORRUPT', references: [] });
+    await put(id(4), { references: [id(3)] });
+    await put(id(5), { references: [] });
+    const { committed, deleting } = await survey(location);
+    expect(committed.map((found) => [found.id, found.damage])).toEqual([
+      [id(1), 'it is damaged'],
+      [id(2), `it refers to ${id(1)}, which is damaged`],
+      [id(4), `it refers to ${id(3)}, which is damaged`],
+      [id(5), undefined],
+    ]);
+    expect(deleting.map((found) => found.id)).toEqual([id(3)]);
   });
 
   test('a lease makes a candidate count as leased', async () => {

@@ -1,6 +1,11 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { decideRetention, type RetentionCandidate, type RetentionPolicy } from '../../src/domain/retention.ts';
+import {
+  decideRetention,
+  missingGood,
+  type RetentionCandidate,
+  type RetentionPolicy,
+} from '../../src/domain/retention.ts';
 
 const NOW = Date.UTC(2026, 10, 21);
 const HOUR = 3_600_000;
@@ -15,11 +20,16 @@ const backups = fc
           id: fc.constant(`b${String(index).padStart(3, '0')}`),
           time: fc.constant(NOW - age * HOUR),
           leased: fc.boolean(),
+          damaged: fc.oneof(fc.constant(false), fc.boolean()),
         }),
       ),
     ),
   )
-  .map((list): RetentionCandidate[] => list);
+  .map((list): RetentionCandidate[] =>
+    list.map(({ damaged, ...backup }) => (damaged ? { ...backup, damage: 'it is damaged' } : backup)),
+  );
+const isGood = ({ damage, time }: RetentionCandidate) => damage === undefined && time <= NOW + 5 * 60_000;
+const UNCAPPED = { maxRemovals: 1000 };
 const policy: fc.Arbitrary<RetentionPolicy> = fc.record(
   {
     keepLast: fc.oneof(fc.constant(1), fc.integer({ min: 1, max: 10 })),
@@ -43,7 +53,7 @@ function holds(property: (list: RetentionCandidate[], rule: RetentionPolicy) => 
 describe('retention', () => {
   test('the newest good backup always survives', () => {
     holds((list, rule) => {
-      const good = list.filter(({ time }) => time <= NOW).toSorted((a, b) => b.time - a.time);
+      const good = list.filter(isGood).toSorted((a, b) => b.time - a.time);
       const [newest] = good;
       if (newest !== undefined) expect(removed(list, rule)).not.toContain(newest.id);
     });
@@ -51,7 +61,7 @@ describe('retention', () => {
 
   test('never fewer than minGood remain', () => {
     holds((list, rule) => {
-      const good = list.filter(({ time }) => time <= NOW + 5 * 60_000);
+      const good = list.filter(isGood);
       const gone = new Set(removed(list, rule));
       const left = good.filter(({ id }) => !gone.has(id)).length;
       expect(left).toBeGreaterThanOrEqual(Math.min(good.length, rule.minGood ?? 1));
@@ -124,6 +134,53 @@ describe('retention', () => {
     expect(removed(list, { keepLast: 2 })).toEqual(['b2', 'b3', 'b4', 'b5']);
     expect(removed(list, { keepWithinDays: 3 / 24 })).toEqual(['b4', 'b5']);
     expect(removed(list, { keepLast: 1, keepWithinDays: 0 })).toEqual(['b1', 'b2', 'b3', 'b4', 'b5']);
+  });
+
+  test('damaged backups decide nothing about good ones', () => {
+    holds((list, rule) => {
+      const uncapped = { ...rule, ...UNCAPPED };
+      const sound = list.filter(({ damage }) => damage === undefined);
+      const ids = new Set(sound.map(({ id }) => id));
+      expect(removed(list, uncapped).filter((id) => ids.has(id))).toEqual(removed(sound, uncapped));
+    });
+  });
+
+  test('that one more is found damaged never removes a good one', () => {
+    holds((list, rule) => {
+      const uncapped = { ...rule, ...UNCAPPED };
+      const before = removed(list, uncapped);
+      for (const { id: hit } of list.slice(0, 3)) {
+        const after = list.map((backup) => (backup.id === hit ? { ...backup, damage: 'it is damaged' } : backup));
+        for (const id of removed(after, uncapped)) if (id !== hit) expect(before).toContain(id);
+      }
+    });
+  });
+
+  test('a damaged one stays while fewer than minGood good ones exist, and as long as a good one in its place', () => {
+    holds((list, rule) => {
+      const gone = new Set(removed(list, { ...rule, ...UNCAPPED }));
+      const good = list.filter(isGood).length;
+      for (const backup of list.filter(({ damage }) => damage !== undefined)) {
+        if (good < (rule.minGood ?? 1)) expect(gone).not.toContain(backup.id);
+        const { damage: _, ...mended } = backup;
+        const whole = list.map((other) => (other.id === backup.id ? mended : other));
+        const kept = !removed(whole, { ...rule, ...UNCAPPED, minGood: 1 }).includes(backup.id);
+        // Mended it may be the newest good one, and then ages count from it.
+        const isNewest = list.every((other) => !isGood(other) || other.time <= backup.time);
+        if (kept && !isNewest) expect(gone).not.toContain(backup.id);
+      }
+    });
+  });
+
+  test('data goes only while enough good ones exist', () => {
+    holds((list, rule) => {
+      const missing = missingGood(list, rule, NOW);
+      expect(missing).toBe(Math.max(0, (rule.minGood ?? 1) - list.filter(isGood).length));
+      // What a sweep marks is never missed afterwards.
+      const gone = new Set(removed(list, rule));
+      const left = list.filter(({ id }) => !gone.has(id));
+      expect(missingGood(left, rule, NOW)).toBe(missing);
+    });
   });
 
   test('a policy that names nothing removes nothing', () => {

@@ -67,6 +67,7 @@ async function record({ env }: Infrastructure): Promise<void> {
     const restore = { tenant: TENANT, source: 'docs', backup: result['backup'] };
     await run('RestoreCluster', 'new-cluster', { ...restore, cluster: 'again', nodes: 1 });
     await failed('RestoreCluster', 'refused', { ...restore, cluster: 'docs' });
+    await run('RestoreCluster', 'dry-run', { ...restore, cluster: 'docs', dryRun: true });
     await run('UpdateCluster', 'more-nodes', { ...DOCS, nodes: 3, storage: '11Gi' });
     await run('UpdateCluster', 'upgrade', { ...DOCS, nodes: 2, version: 'v1.19.0', allowDowntime: true });
     await run('UpdateCluster', 'dry-run', { ...DOCS, nodes: 3, dryRun: true });
@@ -79,6 +80,8 @@ async function record({ env }: Infrastructure): Promise<void> {
     await deletion.signal('undelete');
     await deletion.result();
     await save('DeleteCluster', 'undone', deletion.workflowId);
+    await (await start('RetentionSweep', 'marks', { ...DOCS, policy: { keepLast: 1 } })).result();
+    await run('UndeleteBackup', 'done', { ...DOCS, backup: result['backup'] });
     await run('RetentionSweep', 'done', { ...DOCS, policy: { keepLast: 1, undoHours: 0 } });
     await run('RetentionSweep', 'dry-run', { ...DOCS, policy: { keepLast: 1 }, dryRun: true });
     await failed('BackupCluster', 'no-such-collection', { ...DOCS, collections: ['nothing'] });

@@ -41,6 +41,7 @@ test('exactly the public workflows and the child are exported, each under its ow
     'RetentionSweep',
     'RotateApiKey',
     'SuspendCluster',
+    'UndeleteBackup',
     'UpdateCluster',
     'VerifyBackup',
   ]);

@@ -267,7 +267,7 @@ describe.concurrent('RestoreCluster under other names, and by other ways', () =>
     expect(run.of('dropRestoredCollection')).toHaveLength(1);
   });
 
-  test('a dry run asks the gates, lets go of the backup and writes nothing', async () => {
+  test('a dry run asks the gates and writes nothing, not even a lease on the backup', async () => {
     const preview = {
       ...{ allowed: false, unknown: [], peers: 2, collections: 1, replaced: [] },
       ...{ shardReplicas: 2, bytesToPull: 2000, bytesNeededPerNode: 2000 },
@@ -275,7 +275,8 @@ describe.concurrent('RestoreCluster under other names, and by other ways', () =>
     };
     const run = await workflows.run('RestoreCluster', { ...ONE, dryRun: true }, { previewRestore: () => preview });
     expect(run.ended).toEqual({ status: 'COMPLETED', result: { ...preview, dryRun: true } });
-    expect(run.names).toEqual(['openBackup', 'clusterExists', 'previewRestore', 'closeBackup']);
+    expect(run.names).toEqual(['openBackup', 'clusterExists', 'previewRestore']);
+    expect(run.of('openBackup')[0]?.input).toMatchObject({ dryRun: true });
     expect(run.of('takeLease')).toEqual([]);
     const { steps } = await run.progress();
     expect(steps.find(({ name }) => name === 'Check the gates')).toMatchObject({ message: 'It is there.' });

@@ -31,9 +31,13 @@ describe.concurrent('RetentionSweep', () => {
     });
     expect(run.of('takeLease')[0]?.input).toMatchObject({ mode: 'shared' });
     expect(run.of('purgeBackup')).toEqual([]);
+    const until = { deletingSince: '2026-11-21T12:00:00.000Z', purgeAfter: '2026-11-24T12:00:00.000Z' };
+    expect(run.of('markBackupDeleting')[0]?.input).toEqual({
+      ...{ ...REF, backup: day(18), purgeAfter: until.purgeAfter },
+    });
     expect(run.of('indexBackup').map(({ input }) => input)).toEqual([
-      { ...REF, backup: day(18), state: 'DELETING', createdAt: '2026-11-18T03:00:00Z' },
-      { ...REF, backup: day(17), state: 'DELETING', createdAt: '2026-11-17T03:00:00Z' },
+      { ...REF, backup: day(18), state: 'DELETING', createdAt: '2026-11-18T03:00:00Z', ...until },
+      { ...REF, backup: day(17), state: 'DELETING', createdAt: '2026-11-17T03:00:00Z', ...until },
     ]);
     expect(await run.progress()).toMatchObject({ kind: 'retention', phase: 'done', percent: 100 });
   });
@@ -50,6 +54,8 @@ describe.concurrent('RetentionSweep', () => {
       result: { marked: [day(18), day(17)], purged: [], collected: [], dryRun: true },
     });
     expect(run.names).toEqual(['surveyBackups']);
+    // It keeps nobody from anything either.
+    expect(run.of('takeLease')).toEqual([]);
     expect(run.ends).toHaveLength(1);
   });
 
@@ -59,7 +65,7 @@ describe.concurrent('RetentionSweep', () => {
       { id: day(2), since: NOW - 10 * HOUR + 1 },
     ];
     const input = { ...REF, policy: { ...policy, undoHours: 10 } };
-    const run = await workflows.run('RetentionSweep', input, finding({ deleting }));
+    const run = await workflows.run('RetentionSweep', input, finding({ deleting, committed: good(20) }));
     expect(run.of('purgeBackup').map(({ input: { backup } }) => backup)).toEqual([day(1)]);
     expect(run.ended).toMatchObject({ result: { purged: [day(1)] } });
   });
@@ -86,7 +92,7 @@ describe.concurrent('RetentionSweep', () => {
   });
 
   test('a backup that a restore reads is not counted as removed', async () => {
-    const found = { deleting: [{ id: day(1), since: 0 }] };
+    const found = { deleting: [{ id: day(1), since: 0 }], committed: good(20) };
     const purgeBackup = () => ({ state: 'DELETING' as const, objects: 0 });
     const run = await workflows.run('RetentionSweep', { ...REF, policy }, finding(found, { purgeBackup }));
     expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { purged: [] } });
@@ -94,7 +100,7 @@ describe.concurrent('RetentionSweep', () => {
   });
 
   test('a backup that others refer to is told with them, and they go first', async () => {
-    const found = { deleting: [day(1), day(2)].map((id) => ({ id, since: 0 })) };
+    const found = { deleting: [day(1), day(2)].map((id) => ({ id, since: 0 })), committed: good(20) };
     const purgeBackup = ({ backup }: { backup: string }) =>
       backup === day(1)
         ? { state: 'DELETING' as const, objects: 0, heldBy: [day(3)] }
@@ -127,7 +133,7 @@ describe.concurrent('RetentionSweep', () => {
     const own = { ...REF, backup: day(17), bucket };
     const { steps } = await run.progress();
     expect(steps.find(({ name }) => name === 'Survey the backups')?.message).toMatch(/; 3 of all in bucket own$/);
-    expect(run.of('markBackupDeleting').map((call) => call.input)).toEqual([{ ...REF, backup: day(18) }, own]);
+    expect(run.of('markBackupDeleting').map((call) => call.input)).toMatchObject([{ ...REF, backup: day(18) }, own]);
     expect(run.of('purgeBackup').map((call) => call.input)).toEqual([{ ...REF, backup: day(18) }, own]);
     expect(run.of('indexBackup').at(-1)?.input).toMatchObject({ ...own, state: 'DELETED' });
     const collected = run.of('collectUnfinished').map((call) => call.input);
@@ -149,6 +155,38 @@ describe.concurrent('RetentionSweep', () => {
     const input = { ...REF, policy: { keepWithinDays: 0, undoHours: 0 } };
     const run = await workflows.run('RetentionSweep', input, finding({ committed: good(1) }));
     expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { marked: [] } });
+  });
+
+  test('the last sound backup stays, however many damaged ones are newer, and the decisions say why', async () => {
+    const [sound] = good(10);
+    const damaged = good(18, 19, 20).map((backup) => ({ ...backup, damage: 'it is damaged' }));
+    const input = { ...REF, policy: { keepLast: 1, undoHours: 0 } };
+    const run = await workflows.run(
+      'RetentionSweep',
+      input,
+      finding({ committed: [...(sound ? [sound] : []), ...damaged] }),
+    );
+    expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { marked: [] } });
+    const { decisions } = run.ended.result as { decisions: { id: string; reason: string }[] };
+    expect(decisions.map(({ id, reason }) => [id, reason])).toEqual([
+      ...[20, 19, 18].map((n) => [day(n), 'it is damaged, so it does not count as good; one of the last 1']),
+      [day(10), 'the newest good backup'],
+    ]);
+    const { steps } = await run.progress();
+    expect(steps.find(({ name }) => name === 'Survey the backups')?.message).toMatch(/^1 good, 3 damaged, /);
+  });
+
+  test('what was marked in time and is the last sound one by now is spared, and told', async () => {
+    const found = {
+      committed: good(20).map((backup) => ({ ...backup, damage: 'it is damaged' })),
+      deleting: [{ id: day(10), since: 0 }],
+      purging: [day(1)],
+    };
+    const run = await workflows.run('RetentionSweep', { ...REF, policy }, finding(found));
+    expect(run.of('purgeBackup').map(({ input: { backup } }) => backup)).toEqual([day(1)]);
+    expect(run.ended).toMatchObject({ result: { marked: [], purged: [day(1)], spared: [day(10)] } });
+    const { steps } = await run.progress();
+    expect(steps.find(({ name }) => name === 'Remove what was marked')?.message).toMatch(/1 kept, since too few good/);
   });
 
   test('a failure ends the sweep where it stands, and the next one goes on', async () => {

@@ -26,7 +26,10 @@ describe.concurrent('VerifyBackup', () => {
     expect(run.of('attestBackup')[0]?.input.attestation).toEqual({
       ...{ kind: 'verified', shards: 3, bytes: 3000, opened: 3, problems: [] },
     });
-    expect(run.names.slice(-2)).toEqual(['attestBackup', 'closeBackup']);
+    expect(run.names.slice(-3)).toEqual(['attestBackup', 'indexBackup', 'closeBackup']);
+    expect(run.of('indexBackup')[0]?.input).toEqual({
+      ...{ ...INPUT, state: 'COMMITTED', createdAt: '2026-11-21T03:00:00.000Z' },
+    });
     // It changes nothing of the cluster, which may be gone.
     expect(run.of('takeLease')).toEqual([]);
     expect(run.ends).toMatchObject([{ state: 'done', result: { shards: 3 } }]);
@@ -38,20 +41,53 @@ describe.concurrent('VerifyBackup', () => {
         shard === 1 ? { bytes: 1000, opened: false } : { bytes: 1000, opened: true, problem: `is odd ${shard}` },
     });
     expect(run.ended).toMatchObject({ status: 'FAILED', type: 'IntegrityMismatch' });
-    expect(run.ended.message).toMatch(/is damaged: "documents" shard \d is odd \d; "documents" shard \d is odd \d\./);
+    expect(run.ended.message).toMatch(
+      /is damaged and marked CORRUPT: "documents" shard \d is odd \d; "documents" shard \d is odd \d\./,
+    );
     expect(run.of('verifyShard')).toHaveLength(3);
     expect(run.of('attestBackup')[0]?.input.attestation).toMatchObject({ kind: 'corrupt', opened: 2 });
+    expect(run.of('indexBackup').map(({ input }) => input)).toMatchObject([{ backup: BACKUP, state: 'CORRUPT' }]);
     expect(run.names.at(-1)).toBe('closeBackup');
   });
 
   test.for([
-    ['the backup cannot be opened', { openBackup: fails('BackupNotFound') }, 'BackupNotFound'],
+    ['the backup cannot be opened', { leaseBackup: fails('BackupNotFound') }, 'BackupNotFound'],
     ['a shard cannot be read', { verifyShard: gaveUp('StoreUnavailable') }, 'StoreUnavailable'],
   ] as const)('%s: nothing is attested, and the backup is let go of', async ([, fakes, code]) => {
     const run = await workflows.run('VerifyBackup', INPUT, fakes);
     expect(run.ended).toMatchObject({ status: 'FAILED', type: code });
     expect(run.of('attestBackup')).toEqual([]);
     expect(run.names.at(-1)).toBe('closeBackup');
+  });
+
+  test('a damaged pack of another backup: both are attested, and both are indexed as the records say', async () => {
+    const other = '20261120T030000Z-1a2b3c4d';
+    const run = await workflows.run('VerifyBackup', INPUT, {
+      verifyShard: () => ({ bytes: 1000, opened: false, problem: 'cannot be put together', damagedIn: other }),
+      attestBackup: () => ({
+        records: [
+          { backup: BACKUP, state: 'CORRUPT' },
+          { backup: other, state: 'DELETING' },
+        ],
+      }),
+    });
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'IntegrityMismatch' });
+    expect(run.ended.message).toContain(`So is ${other}, whose blocks it refers to.`);
+    expect(run.of('attestBackup')[0]?.input.attestation.damagedIn).toEqual([other]);
+    expect(run.of('indexBackup').map(({ input }) => [input.backup, input.state])).toEqual([
+      [BACKUP, 'CORRUPT'],
+      [other, 'DELETING'],
+    ]);
+  });
+
+  test('a manifest that was altered is damage, too', async () => {
+    const run = await workflows.run('VerifyBackup', INPUT, {
+      listBackupShards: () => ({ shards: [], transferQueue: 'none', problem: 'manifest.json is not the one.' }),
+    });
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'IntegrityMismatch' });
+    expect(run.of('attestBackup')[0]?.input.attestation).toMatchObject({
+      ...{ kind: 'corrupt', shards: 0, problems: ['manifest.json is not the one.'] },
+    });
   });
 
   test('cancelled while it reads', async () => {
