@@ -131,7 +131,7 @@ export const LISTED_STATES = ['COMMITTED', 'CORRUPT'] as const satisfies readonl
 export const SHOWN_STATES = [...LISTED_STATES, 'DELETING'] as const satisfies readonly BackupState[];
 export type ShownState = (typeof SHOWN_STATES)[number];
 /** What reads that a lease covers may meet: data goes only after the leases, whatever the mark says. */
-export const READABLE_STATES = SHOWN_STATES;
+export const READABLE_STATES = ['DELETING', ...LISTED_STATES] as const satisfies readonly BackupState[];
 
 /**
  * `commit.json`: the only key of a backup that ever changes, by compare-and-set, and never disappears while an attempt
