@@ -1,5 +1,6 @@
 /** Why pods do not answer: their own words, and what became of their machines and volumes. */
 import { FleetError } from '../src/domain/errors.ts';
+import { foreignMap } from '../src/domain/input/names.ts';
 import { namespaceOf, type ClusterRef } from '../src/domain/naming.ts';
 import { whyAbsent, type NodeState } from '../src/domain/pod-absence.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -32,7 +33,7 @@ export async function explainAbsent(
   });
   try {
     const { kubernetes } = await clusters.of(ref);
-    const found: Record<string, NodeState> = {};
+    const found = foreignMap<NodeState>();
     const look = async (name: string) => {
       const state = found[name] ?? (await kubernetes.nodeState(name));
       if (state !== undefined) found[name] = state;

@@ -7,7 +7,7 @@ import type { AwsPlan } from '../src/domain/aws-plan.ts';
 import type { AwsSpec } from '../src/domain/aws.ts';
 import { cutNetwork, parseCidr } from '../src/domain/cidr.ts';
 import { FleetError } from '../src/domain/errors.ts';
-import { invalidInput } from '../src/domain/input.ts';
+import { invalidInput } from '../src/domain/input/reader.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
 import { planEndpoint } from '../src/domain/aws-endpoint.ts';
 import { DEFAULT_POLICY, requireAllowed } from '../src/domain/tenant-policy.ts';
@@ -86,7 +86,7 @@ export function createAwsPlanActivities(deps: ActivityDeps) {
 }
 
 function bad(field: string, detail: string): never {
-  throw invalidInput([{ field: `aws.${field}`, detail }]);
+  throw invalidInput({ fields: [{ field: `aws.${field}`, detail }] });
 }
 
 async function offeredVersions({ eks }: Aws): Promise<string[]> {

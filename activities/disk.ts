@@ -4,6 +4,7 @@ import type { Kubernetes } from '../src/clients/kubernetes.ts';
 import type { Config } from '../src/config.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import type { FreeDisk, PodVolumes } from '../src/domain/disk.ts';
+import { foreignMap } from '../src/domain/input/names.ts';
 import { namespaceOf, type ClusterRef } from '../src/domain/naming.ts';
 import type { ActivityDeps } from './deps.ts';
 import { POD_SELECTOR } from './peers.ts';
@@ -24,7 +25,7 @@ export async function freeDisk(
   const namespace = namespaceOf(ref);
   const { kubernetes } = await clusters.of(ref);
   const places = await kubernetes.podPlaces(namespace, POD_SELECTOR);
-  const disks: Record<string, PodVolumes> = {};
+  const disks = foreignMap<PodVolumes>();
   const unknown: string[] = [];
   const ask = await askKubelets(kubernetes, config);
   if (typeof ask === 'string') return { disks, unknown: [ask] };

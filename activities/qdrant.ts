@@ -72,7 +72,7 @@ export function createQdrantActivities(deps: ActivityDeps) {
         }
       }
       for (const [field, schema] of Object.entries(spec.indexes)) {
-        if (info.payload_schema[field] === undefined) await client.createPayloadIndex(spec.name, field, schema);
+        if (!Object.hasOwn(info.payload_schema, field)) await client.createPayloadIndex(spec.name, field, schema);
       }
     },
 

@@ -9,6 +9,7 @@ import {
   laterParamsOf,
   replicasOf,
   usesCustomSharding,
+  missingIndexes,
 } from '../src/domain/collection-config.ts';
 import {
   besideProblem,
@@ -220,8 +221,8 @@ export function createRestoreActivities(deps: ActivityDeps) {
       }
       if (usesCustomSharding(entry.config)) await createShardKeys(client, name, entry, replicas);
       const { payload_schema: present } = await client.collection(name);
-      for (const [field, schema] of Object.entries(entry.payloadSchema)) {
-        if (present[field] === undefined) await client.createPayloadIndex(name, field, indexSchemaOf(schema));
+      for (const field of missingIndexes(entry.payloadSchema, present)) {
+        await client.createPayloadIndex(name, field, indexSchemaOf(entry.payloadSchema[field]));
       }
       const later = laterParamsOf(entry.config);
       if (later !== undefined) await client.updateCollection(name, later);
@@ -291,7 +292,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
         total += first;
       }
       const { payload_schema: present } = await client.collection(name);
-      const lost = Object.keys(entry.payloadSchema).filter((field) => present[field] === undefined);
+      const lost = missingIndexes(entry.payloadSchema, present);
       if (lost.length > 0) {
         throw new FleetError('IntegrityMismatch', `"${name}" lacks the payload indexes ${lost.join(', ')}.`);
       }

@@ -6,6 +6,7 @@ import { methodNotAllowed } from 'hono/method-not-allowed';
 import { requestId } from 'hono/request-id';
 import { secureHeaders } from 'hono/secure-headers';
 import type { Logger } from 'pino';
+import { MAX_BODY_BYTES } from '../src/domain/input/limits.ts';
 import { authenticate } from './auth.ts';
 import type { Api, ApiDeps, ApiEnv } from './context.ts';
 import { problem, problemOf, RequestError } from './problem.ts';
@@ -17,8 +18,6 @@ import { healthRoutes } from './routes/health.ts';
 import { infrastructureRoutes } from './routes/infrastructure.ts';
 import { operationRoutes } from './routes/operations.ts';
 import { scheduleRoutes } from './routes/schedules.ts';
-
-const MAX_BODY_BYTES = 64 * 1024;
 
 /** Starts and queries workflows and reads the catalogue; decides nothing about clusters or backups itself. */
 export function createApp(deps: ApiDeps): Api {

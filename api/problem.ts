@@ -1,6 +1,8 @@
 /** Every failure as `application/problem+json` (RFC 9457). */
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import { ERROR_CODES, FleetError, type ErrorCode, type FieldError } from '../src/domain/errors.ts';
+import { ANSWERS } from '../src/domain/input/limits.ts';
+import { joined } from '../src/domain/input/problems.ts';
 import type { ApiContext } from './context.ts';
 
 /** Failures that only HTTP knows, besides the domain's closed set. */
@@ -38,12 +40,17 @@ export class RequestError extends Error {
   }
 }
 
-/** `InvalidInput` over all bad parts at once. */
-export function invalidRequest(errors: readonly ProblemDetail[]): RequestError {
-  const places = errors.map(
+/**
+ * `InvalidInput` over all bad parts at once, as many as an answer lists.
+ *
+ * @param count how many there are; default: all that are given
+ */
+export function invalidRequest(errors: readonly ProblemDetail[], count = errors.length): RequestError {
+  const listed = errors.slice(0, ANSWERS.errors);
+  const places = listed.map(
     ({ pointer, parameter, header, detail }) => `${pointer?.slice(2) || parameter || header || 'body'}: ${detail}`,
   );
-  return new RequestError('InvalidInput', places.join('; '), { errors });
+  return new RequestError('InvalidInput', joined(places, count), { errors: listed });
 }
 
 /** The answer to anything thrown. What the client cannot act on stays in the log, under the same request id. */
@@ -87,10 +94,17 @@ export function problem(
 
 /** `collections[0].name` of the domain's guards as the JSON pointer `#/collections/0/name`. */
 export function pointerTo(field: FieldError['field']): string {
-  const parts = field.split(/[.[\]]+/).filter((part) => part !== '');
+  const parts = [...field.matchAll(PATH_PART)].map(([, quoted, plain]) => plain ?? unquoted(quoted ?? ''));
   return `#${parts.map((part) => `/${escapeSegment(part)}`).join('')}`;
 }
 
-export function escapeSegment(segment: string): string {
+/** `["any name"]`, or a name or an index by itself. A path that was cut may lack its end. */
+const PATH_PART = /\["((?:[^"\\]|\\.)*)(?:"\])?|([^.[\]]+)/g;
+
+function unquoted(text: string): string {
+  return text.replaceAll(/\\(["\\])/g, '$1');
+}
+
+function escapeSegment(segment: string): string {
   return segment.replaceAll('~', '~0').replaceAll('/', '~1');
 }

@@ -1,9 +1,14 @@
 /** Reading requests: the body, the query, paging and the parts of the path. */
 import type { z } from '@hono/zod-openapi';
 import { FleetError } from '../src/domain/errors.ts';
+import { ANSWERS } from '../src/domain/input/limits.ts';
+import { shown } from '../src/domain/input/echo.ts';
+import { foreignMap, memberPath } from '../src/domain/input/names.ts';
+import { Problems } from '../src/domain/input/problems.ts';
+import { checkStructure } from '../src/domain/input/structure.ts';
 import { isBackupId, MAX_CLUSTER_LENGTH, nameProblem } from '../src/domain/naming.ts';
 import type { ApiContext } from './context.ts';
-import { escapeSegment, invalidRequest, pointerTo, type ProblemDetail } from './problem.ts';
+import { invalidRequest, pointerTo, type RequestError } from './problem.ts';
 import { PAGE_SIZE } from './schemas.ts';
 
 /** How the fields of a body become a domain input. */
@@ -26,29 +31,31 @@ export interface BodyRule<T> {
 export async function readBody<T>(c: ApiContext, rule: BodyRule<T>): Promise<T> {
   const body = parseJson(await c.req.text());
   const fields = Object.keys(rule.schema.shape);
-  const errors: ProblemDetail[] = [];
-  const input: Record<string, unknown> = {};
+  const problems = new Problems();
+  if (!checkStructure(body, problems)) throw invalidBody(problems);
+  const input = foreignMap<unknown>();
+  const known = fields.length === 0 ? 'this request takes no fields' : `known: ${fields.join(', ')}`;
   for (const [field, value] of Object.entries(body)) {
     if (fields.includes(field)) input[rule.renamed?.[field] ?? field] = value;
-    else {
-      const known = fields.length === 0 ? 'this request takes no fields' : `known: ${fields.join(', ')}`;
-      errors.push({ pointer: `#/${escapeSegment(field)}`, detail: `is not known here; ${known}. Remove it` });
-    }
+    else problems.add(memberPath('', field), `is not known here; ${known}. Remove it`);
   }
   try {
     const parsed = rule.parse({ ...input, ...rule.fixed });
-    if (errors.length === 0) return parsed;
+    if (problems.count === 0) return parsed;
   } catch (error) {
     if (!FleetError.is(error, 'InvalidInput')) throw error;
-    const bodyName = Object.fromEntries(Object.entries(rule.renamed ?? {}).map(([mine, theirs]) => [theirs, mine]));
-    errors.push(
-      ...error.fields.map(({ field, detail }) => ({
-        pointer: pointerTo(Object.hasOwn(bodyName, field) ? (bodyName[field] ?? field) : field),
-        detail,
-      })),
-    );
+    const bodyName = new Map(Object.entries(rule.renamed ?? {}).map(([mine, theirs]) => [theirs, mine]));
+    const fields = error.fields.map(({ field, detail }) => ({ field: bodyName.get(field) ?? field, detail }));
+    problems.merge({ fields, count: fields.length + error.more });
   }
-  throw invalidRequest(errors);
+  throw invalidBody(problems);
+}
+
+function invalidBody({ fields, count }: Problems): RequestError {
+  return invalidRequest(
+    fields.map(({ field, detail }) => ({ pointer: pointerTo(field), detail })),
+    count,
+  );
 }
 
 function parseJson(text: string): Record<string, unknown> {
@@ -58,7 +65,7 @@ function parseJson(text: string): Record<string, unknown> {
     body = JSON.parse(text);
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
-    throw invalidRequest([{ pointer: '#', detail: `is not valid JSON: ${error.message}` }]);
+    throw invalidRequest([{ pointer: '#', detail: `is not valid JSON: ${shown(error.message, ANSWERS.pathLength)}` }]);
   }
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
     throw invalidRequest([{ pointer: '#', detail: 'must be one JSON object' }]);

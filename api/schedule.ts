@@ -1,8 +1,12 @@
 /** A backup schedule in Temporal's terms and back. Temporal keeps and fires it; the API keeps nothing. */
 import type { ScheduleDescription, ScheduleOptions, ScheduleSummary } from '@temporalio/client';
-import { FleetError, type FieldError } from '../src/domain/errors.ts';
-import { invalidInput, parseBackupInput, readInput, type BackupInput } from '../src/domain/input.ts';
-import { clusterKey, nameProblem, type ClusterRef } from '../src/domain/naming.ts';
+import { FleetError } from '../src/domain/errors.ts';
+import { FORMATS, formatProblem } from '../src/domain/input/formats.ts';
+import { NUMBERS } from '../src/domain/input/limits.ts';
+import { Problems } from '../src/domain/input/problems.ts';
+import { invalidInput, readInput } from '../src/domain/input/reader.ts';
+import { parseBackupInput, type BackupInput } from '../src/domain/input.ts';
+import { clusterKey, type ClusterRef } from '../src/domain/naming.ts';
 import { OPERATION_KINDS } from '../src/domain/operation.ts';
 import { startAttributes } from '../src/temporal-search-attributes.ts';
 import { cronProblem, timeZoneProblem } from './cron.ts';
@@ -17,10 +21,8 @@ export interface ScheduleRequest {
   readonly backup: BackupInput;
 }
 
-const MAX_NAME_LENGTH = 32;
-
 export function isScheduleName(text: string): boolean {
-  return nameProblem(text, MAX_NAME_LENGTH) === undefined;
+  return formatProblem(FORMATS.schedule, text) === undefined;
 }
 
 /** Parts are separated by `--`, which none of them holds: with one hyphen `a-b` + `c` and `a` + `b-c` were the same. */
@@ -35,27 +37,27 @@ export function schedulePrefix(ref: ClusterRef): string {
 /** @throws FleetError `InvalidInput` listing every bad field */
 export function parseSchedule(body: unknown): ScheduleRequest {
   const { tenant, cluster, collections, format, retention, ...own } = body as Record<string, unknown>;
-  const errors: FieldError[] = [];
+  const problems = new Problems();
   const collect = <T>(parse: () => T): T | undefined => {
     try {
       return parse();
     } catch (error) {
       if (!FleetError.is(error, 'InvalidInput')) throw error;
-      errors.push(...error.fields);
+      problems.merge({ fields: error.fields, count: error.fields.length + error.more });
       return undefined;
     }
   };
   const backup = collect(() => parseBackupInput({ tenant, cluster, collections, format, retention }));
   const timing = collect(() =>
     readInput(own, (r) => ({
-      name: r.text('name', (text) => nameProblem(text, MAX_NAME_LENGTH)).name ?? 'backup',
+      name: r.text('name', FORMATS.schedule).name ?? 'backup',
       cron: r.required('cron', cronProblem),
       timeZone: r.text('timeZone', timeZoneProblem).timeZone ?? 'UTC',
       paused: r.boolean('paused').paused ?? false,
-      ...r.integer('jitterSeconds', { min: 0, max: 86_400 }),
+      ...r.integer('jitterSeconds', NUMBERS.jitterSeconds),
     })),
   );
-  if (backup === undefined || timing === undefined) throw invalidInput(errors);
+  if (backup === undefined || timing === undefined) throw invalidInput(problems);
   return { ...timing, backup };
 }
 

@@ -2,9 +2,11 @@
 import { readFileSync } from 'node:fs';
 import { getCACertificates } from 'node:tls';
 import { z } from 'zod';
-import { parseNetwork } from './domain/ip-network.ts';
 import { DEFAULT_PRESETS, DISTANCES, INDEX_TYPES, PROVIDERS, type CollectionPresets } from './domain/cluster.ts';
 import { messageOf } from './domain/errors.ts';
+import { FORMATS, formatProblem } from './domain/input/formats.ts';
+import { NUMBERS } from './domain/input/limits.ts';
+import { isReservedName } from './domain/input/names.ts';
 import { MAX_TENANT_LENGTH, nameProblem } from './domain/naming.ts';
 import { PRIVATE_CIDRS } from './domain/network-policy.ts';
 import type { TenantPolicy } from './domain/tenant-policy.ts';
@@ -24,7 +26,8 @@ const MiB = 1024 * 1024;
 const cidrs = z.string().transform((text, context): readonly string[] => {
   const items = text.split(',').map((item) => item.trim());
   for (const item of items) {
-    if (parseNetwork(item) === undefined) context.addIssue(`"${item}" must be a network such as "10.20.0.0/16"`);
+    const problem = formatProblem(FORMATS.cidr, item);
+    if (problem !== undefined) context.addIssue(`"${item}" ${problem}`);
   }
   return items;
 });
@@ -78,21 +81,25 @@ const releases = z.string().transform((text, context) => {
   return tags;
 });
 
+const fieldName = z.string().refine((name) => !isReservedName(name), 'must not be used as a name');
+/** A preset's name is a collection's where a request names no other, and requests name presets. */
+const presetName = z.string().max(FORMATS.preset.maxLength).regex(FORMATS.preset.pattern, FORMATS.preset.problem);
+
 const preset = z.strictObject({
-  vectorSize: z.int().min(1).max(65_536),
+  vectorSize: z.int().min(NUMBERS.vectorSize.min).max(NUMBERS.vectorSize.max),
   distance: z.enum(DISTANCES).default('Cosine'),
   onDiskPayload: z.boolean().default(true),
   hnsw: z
     .strictObject({ m: z.int().min(0), efConstruct: z.int().min(4), onDisk: z.boolean().optional() })
     .default({ m: 16, efConstruct: 100 }),
-  shardNumber: z.int().min(1).max(1024).optional(),
-  indexes: z.record(z.string(), z.enum(INDEX_TYPES)).default({}),
+  shardNumber: z.int().min(NUMBERS.shardNumber.min).max(NUMBERS.shardNumber.max).optional(),
+  indexes: z.record(fieldName, z.enum(INDEX_TYPES)).default({}),
 });
 
 /** A JSON file `{"<preset>": {"vectorSize": 1536, ...}}` that replaces the built-in presets. */
 const presetsFile = z.string().transform((path, context): CollectionPresets => {
   try {
-    const parsed = z.record(z.string(), preset).safeParse(JSON.parse(readFileSync(path, 'utf8')));
+    const parsed = z.record(presetName, preset).safeParse(JSON.parse(readFileSync(path, 'utf8')));
     if (parsed.success) return parsed.data as CollectionPresets;
     for (const { path: at, message } of parsed.error.issues) context.addIssue(`${path}: ${at.join('.')}: ${message}`);
   } catch (error) {

@@ -1,4 +1,5 @@
 /** The API process: `node src/server.ts`. */
+import './freeze-intrinsics.ts';
 import { serve, type ServerType } from '@hono/node-server';
 import { Client, Connection } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';

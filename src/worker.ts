@@ -1,4 +1,5 @@
 /** The worker: workflows and control activities on one queue, byte streams on another. */
+import './freeze-intrinsics.ts';
 import { createServer } from 'node:http';
 import { Client, WorkflowNotFoundError } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';

@@ -278,7 +278,7 @@ export async function RestoreCluster(input: unknown): Promise<Ended<Restored | (
   function provision({ spec }: RestorePlan): Promise<unknown> {
     return executeChild(ProvisionCluster, {
       workflowId: `${workflowInfo().workflowId}/provision`,
-      args: [{ ...target, ...requestOf(spec), ...(nodes !== undefined && { nodes }) }],
+      args: [{ ...requestOf(spec), ...target, ...(nodes !== undefined && { nodes }) }],
     });
   }
 }

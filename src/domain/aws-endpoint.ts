@@ -1,6 +1,7 @@
 /** From where the Kubernetes API of an EKS cluster is reachable, and that the worker is not locked out of it. */
 import type { AwsSpec } from './aws.ts';
-import { invalidInput } from './input.ts';
+import { SIZES } from './input/limits.ts';
+import { invalidInput } from './input/reader.ts';
 
 /** How the workers reach the API of an EKS cluster. */
 export interface WorkerPlace {
@@ -17,7 +18,7 @@ export interface EndpointAccess {
 }
 
 /** Blocks that an endpoint takes (Amazon EKS User Guide, "Cluster API server endpoint"). */
-const MOST_CIDRS = 40;
+const MOST_CIDRS = SIZES.publicCidrs;
 
 const EVERYWHERE = '0.0.0.0/0';
 
@@ -61,5 +62,5 @@ function locked(field: string, problem: string, setting: string) {
 }
 
 function invalid(field: string, detail: string) {
-  return invalidInput([{ field: `aws.${field}`, detail }]);
+  return invalidInput({ fields: [{ field: `aws.${field}`, detail }] });
 }

@@ -3,7 +3,6 @@ import {
   AWS_REGIONS,
   AWS_ROOMS,
   EKS_LOG_TYPES,
-  KUBERNETES_VERSION,
   NAT_MODES,
   resolveAws,
   TAINT_EFFECTS,
@@ -11,34 +10,14 @@ import {
   type EksLogType,
 } from './aws.ts';
 import { longestPrefix, overlaps, parseCidr } from './cidr.ts';
-import type { Reader } from './input.ts';
+import { FORMATS, formatProblem } from './input/formats.ts';
+import { NUMBERS, SIZES } from './input/limits.ts';
+import type { Check, Reader } from './input/reader.ts';
 
-type Check = (text: string) => string | undefined;
-
-const like =
-  (pattern: RegExp, problem: string): Check =>
-  (text) =>
-    pattern.test(text) ? undefined : problem;
-
-const vpcId = like(/^vpc-[0-9a-f]{8,17}$/, 'must be the id of a VPC, such as "vpc-0a1b2c3d4e5f60718"');
-const subnetId = like(/^subnet-[0-9a-f]{8,17}$/, 'must be ids of subnets, such as "subnet-0a1b2c3d4e5f60718"');
-const instanceType = like(/^[a-z][a-z0-9-]{0,15}\.[a-z0-9-]{1,20}$/, 'must be an EC2 type such as "m6i.large"');
-const roleArn = like(/^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]+$/, 'must be the ARN of an IAM role');
-const principal = like(
-  /^arn:aws[a-z-]*:iam::\d{12}:(?:role|user)\/[\w+=,.@/-]+$/,
-  'must be ARNs of IAM roles or users',
-);
-const keyArn = like(/^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key\/[0-9a-f-]+$/, 'must be the ARN of a KMS key');
-const eksName = like(/^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$/, 'must be the name of an EKS cluster');
-const labelKey = /^(?:[a-z0-9.-]{1,253}\/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$/;
-const cidr: Check = (text) =>
-  parseCidr(text) === undefined
-    ? 'must be a block that begins at its own first address, such as "10.64.0.0/16"'
-    : undefined;
-const version = like(KUBERNETES_VERSION, 'must be a version that EKS offers, such as "1.34"');
+const block: Check = (text) =>
+  formatProblem(FORMATS.block, text) ?? (parseCidr(text) === undefined ? FORMATS.block.problem : undefined);
 const region: Check = (text) =>
   AWS_REGIONS.includes(text) ? undefined : `is no region that is known here; known: ${AWS_REGIONS.join(', ')}`;
-
 const logType: Check = (text) =>
   EKS_LOG_TYPES.some((known) => known === text) ? undefined : `must be some of ${EKS_LOG_TYPES.join(', ')}`;
 
@@ -56,32 +35,35 @@ export function awsRequest(r: Reader): AwsRequest {
 export function awsFields(r: Reader): AwsRequest {
   return {
     ...r.text('region', region),
-    ...r.text('vpcId', vpcId),
-    ...r.strings('subnetIds', { min: 2, check: subnetId }),
-    ...r.text('cidr', cidr),
-    ...r.strings('availabilityZones', { min: 2 }),
+    ...r.text('vpcId', FORMATS.vpcId),
+    ...r.strings('subnetIds', { min: 2, max: SIZES.subnetIds, each: FORMATS.subnetId }),
+    ...r.text('cidr', block),
+    ...r.strings('availabilityZones', { min: 2, max: SIZES.availabilityZones, each: FORMATS.zone }),
     ...r.oneOf('natGateways', NAT_MODES),
-    ...r.text('eksCluster', eksName),
-    ...r.text('kubernetesVersion', version),
-    ...r.text('instanceType', instanceType),
-    ...r.integer('nodeCount', { min: 1, max: 450 }),
-    ...r.record('labels', (key) => (labelKey.test(key) ? undefined : 'is no key of a Kubernetes label')),
-    ...r.list('taints', (t) => ({
-      key: t.required('key', (key) => (labelKey.test(key) ? undefined : 'is no key of a Kubernetes taint')),
-      ...t.text('value'),
-      effect: t.oneOf('effect', TAINT_EFFECTS).effect ?? (t.bad('effect', 'is needed'), 'NO_SCHEDULE' as const),
+    ...r.text('eksCluster', FORMATS.eksCluster),
+    ...r.text('kubernetesVersion', FORMATS.kubernetesVersion),
+    ...r.text('instanceType', FORMATS.instanceType),
+    ...r.integer('nodeCount', NUMBERS.machines),
+    ...r.map('labels', { max: SIZES.labels, key: FORMATS.labelKey, value: FORMATS.labelValue }),
+    ...r.list('taints', { max: SIZES.taints }, (t) => ({
+      key: t.required('key', FORMATS.labelKey),
+      ...t.text('value', FORMATS.labelValue),
+      effect: t.requiredOneOf('effect', TAINT_EFFECTS),
     })),
-    ...r.integer('machineVolumeGiB', { min: 20, max: 16_384 }),
-    ...r.integer('volumeIops', { min: 3000, max: 80_000 }),
-    ...r.integer('volumeThroughput', { min: 125, max: 2000 }),
+    ...r.integer('machineVolumeGiB', NUMBERS.machineVolumeGiB),
+    ...r.integer('volumeIops', NUMBERS.volumeIops),
+    ...r.integer('volumeThroughput', NUMBERS.volumeThroughput),
     ...r.object('endpointAccess', (e) => ({
       ...e.boolean('public'),
-      ...e.strings('publicCidrs', { min: 1, check: cidr }),
+      ...e.strings('publicCidrs', { min: 1, max: SIZES.publicCidrs, each: block }),
     })),
-    ...r.text('secretsEncryptionKeyArn', keyArn),
-    ...(r.strings('logging', { min: 1, check: logType }) as { logging?: EksLogType[] }),
-    ...r.strings('adminPrincipalArns', { min: 1, check: principal }),
-    ...r.object('roles', (roles) => ({ ...roles.text('cluster', roleArn), ...roles.text('node', roleArn) })),
+    ...r.text('secretsEncryptionKeyArn', FORMATS.keyArn),
+    ...(r.strings('logging', { min: 1, max: EKS_LOG_TYPES.length, each: logType }) as { logging?: EksLogType[] }),
+    ...r.strings('adminPrincipalArns', { min: 1, max: SIZES.adminPrincipalArns, each: FORMATS.principalArn }),
+    ...r.object('roles', (roles) => ({
+      ...roles.text('cluster', FORMATS.roleArn),
+      ...roles.text('node', FORMATS.roleArn),
+    })),
     ...r.object('create', (c) => Object.assign({}, ...AWS_ROOMS.map((room) => c.boolean(room))) as object),
   };
 }
@@ -98,8 +80,6 @@ function checkNetwork(r: Reader, request: AwsRequest): void {
   if (request.vpcId === undefined && !create.network && (create.controlPlane || create.nodeGroups)) {
     r.bad('vpcId', 'is needed, and "subnetIds", where "create.network" is false');
   }
-  if (new Set(zones).size !== zones.length) r.bad('availabilityZones', 'must not name a zone twice');
-  if (zones.length > 6) r.bad('availabilityZones', 'must name at most 6');
   for (const zone of zones) {
     const { region } = resolveAws(request, 1);
     if (!zone.startsWith(region)) r.bad('availabilityZones', `"${zone}" is not in ${region}`);

@@ -116,7 +116,7 @@ export interface AwsSpec {
 }
 
 /** Versions of Kubernetes that EKS has in standard or extended support; AWS is asked again before anything is made. */
-export const KUBERNETES_VERSION = /^1\.(?:2[89]|3\d)$/;
+export const KUBERNETES_VERSION = /^1\.(?:2[89]|3[0-9])$/;
 
 /** Fill in the defaults. @param nodes Qdrant nodes */
 export function resolveAws(request: AwsRequest, nodes: number): AwsSpec {

@@ -1,5 +1,8 @@
 /** Values for Qdrant's Helm chart, by the official chart's keys (qdrant-helm 1.18 and 1.19). */
 import type { ClusterSpec, QdrantSettings } from './cluster.ts';
+import type { FleetError } from './errors.ts';
+import { foreignMap, isReservedName, memberPath } from './input/names.ts';
+import { invalidInput } from './input/reader.ts';
 import { API_KEY_SECRET, LABELS, MANAGED_BY, storageClassOf, type ClusterRef } from './naming.ts';
 import { POD_LABELS } from './network-policy.ts';
 
@@ -84,15 +87,31 @@ const DEFAULT_REQUESTS = { cpu: '250m', memory: '512Mi' } as const;
 
 const PODS = { matchLabels: POD_LABELS } as const;
 
-/** `{"a.b": 1}` as `{a: {b: 1}}`. */
-function nested(settings: QdrantSettings): Record<string, unknown> {
-  const root: Record<string, unknown> = {};
+/**
+ * `{"a.b": 1}` as `{a: {b: 1}}`, of objects without a prototype: a name that comes from outside leads nowhere else.
+ *
+ * @throws FleetError `InvalidInput` naming a setting that leads to a prototype, or through the value of another
+ */
+export function nested(settings: QdrantSettings): Record<string, unknown> {
+  const root = foreignMap<unknown>();
   for (const [name, value] of Object.entries(settings)) {
     const path = name.split('.');
     const last = path.pop() ?? '';
+    if ([...path, last].some(isReservedName)) throw badSetting(name, 'must not be used as a name');
     let at = root;
-    for (const key of path) at = (at[key] ??= {}) as Record<string, unknown>;
+    for (const key of path) {
+      const group = (at[key] ??= foreignMap<unknown>());
+      if (typeof group !== 'object') throw badSetting(name, CONFLICT);
+      at = group as Record<string, unknown>;
+    }
+    if (last in at) throw badSetting(name, CONFLICT);
     at[last] = value;
   }
   return root;
+}
+
+const CONFLICT = 'is a setting, and so is a name below it: remove one of them';
+
+function badSetting(name: string, detail: string): FleetError {
+  return invalidInput({ fields: [{ field: memberPath('config', name), detail }] });
 }

@@ -58,6 +58,11 @@ export function indexSchemaOf(entry: unknown): unknown {
   return params === undefined ? type : { type, ...params };
 }
 
+/** Names of the payload indexes that are wanted and not there; a field may have any name, `constructor` too. */
+export function missingIndexes(wanted: object, present: object): string[] {
+  return Object.keys(wanted).filter((field) => !Object.hasOwn(present, field));
+}
+
 function withoutNulls(object: Json): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(object)
@@ -71,7 +76,11 @@ function isPlain(value: unknown): value is Json {
 }
 
 /** Bytes of an element of a vector, by Qdrant's name of its type. */
-const ELEMENT_BYTES: Readonly<Record<string, number>> = { float32: 4, float16: 2, uint8: 1 };
+const ELEMENT_BYTES: ReadonlyMap<string, number> = new Map([
+  ['float32', 4],
+  ['float16', 2],
+  ['uint8', 1],
+]);
 /** What is guessed for what a collection's configuration does not tell. */
 const GUESS = { payload: 512, sparse: 512, vectorsOfMulti: 16 };
 
@@ -90,7 +99,7 @@ export function bytesPerPoint(params: Readonly<Record<string, unknown>>): number
     multivector_config?: object | null;
   }[];
   const bytes = dense.reduce((sum, { size = 0, datatype, multivector_config: multi }) => {
-    const one = size * (ELEMENT_BYTES[datatype ?? 'float32'] ?? 4);
+    const one = size * (ELEMENT_BYTES.get(datatype ?? 'float32') ?? 4);
     return sum + (multi == null ? one : one * GUESS.vectorsOfMulti);
   }, 0);
   return bytes + Object.keys(sparse ?? {}).length * GUESS.sparse + GUESS.payload;

@@ -81,20 +81,23 @@ export function isRetryable(code: ErrorCode): boolean {
 export class FleetError extends Error {
   override readonly name = 'FleetError';
   readonly code: ErrorCode;
-  /** For `InvalidInput`: every bad field, by its JSON path. */
+  /** For `InvalidInput`: the bad fields by their JSON path, as many as an answer lists. */
   readonly fields: readonly FieldError[];
   /** Key of the object in the bucket that is damaged, where the failure is about one. */
   readonly object: string | undefined;
+  /** How many more bad fields there are. */
+  readonly more: number;
 
   constructor(
     code: ErrorCode,
     message: string,
-    options?: { cause?: unknown; fields?: readonly FieldError[]; object?: string },
+    options?: { cause?: unknown; fields?: readonly FieldError[]; more?: number; object?: string },
   ) {
     super(message, options?.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.fields = options?.fields ?? [];
     this.object = options?.object;
+    this.more = options?.more ?? 0;
   }
 
   static is(error: unknown, code?: ErrorCode): error is FleetError {

@@ -2,6 +2,7 @@
  * Names and keys. One cluster is known by `tenant` and `cluster`; every other name derives from the two, so that a
  * repeated attempt finds what an earlier one made. Neither part may contain `--`, which separates them.
  */
+import { TEXTS } from './input/limits.ts';
 
 /** What identifies a cluster. */
 export interface ClusterRef {
@@ -9,12 +10,11 @@ export interface ClusterRef {
   readonly cluster: string;
 }
 
-const NAME = /^[a-z](?:-?[a-z0-9])*$/;
+/** How a tenant, a cluster and a schedule are written. */
+export const NAME = /^[a-z](?:-?[a-z0-9])*$/;
 
-/** Longest tenant name: the namespace `fleet-<tenant>--<cluster>` has to fit 63 characters (RFC 1123 label). */
-export const MAX_TENANT_LENGTH = 20;
-/** Longest cluster name, for the same reason. */
-export const MAX_CLUSTER_LENGTH = 32;
+export const MAX_TENANT_LENGTH = TEXTS.tenant;
+export const MAX_CLUSTER_LENGTH = TEXTS.cluster;
 
 /** Why `text` is no tenant or cluster name, or `undefined` when it is one. */
 export function nameProblem(text: string, maxLength: number): string | undefined {

@@ -2,6 +2,7 @@
 
 const UNITS: Readonly<Record<string, number>> = {
   '': 1,
+  k: 1e3,
   K: 1e3,
   M: 1e6,
   G: 1e9,

@@ -80,7 +80,9 @@ describe('workflow inputs', () => {
     const input = { tenant: 'acme', source: 'docs', cluster: 'docs2', backup: '20261121T030000Z-1a2b3c4d' };
     const rename = { documents: 'documents_v2' };
     expect(parseRestoreInput({ ...input, rename })).toEqual({ ...input, rename });
-    expect(problems(parseRestoreInput, { ...input, rename: ['a'] })['rename']).toContain('{"old": "new"}');
+    expect(problems(parseRestoreInput, { ...input, rename: ['a'] })['rename']).toContain(
+      'must be an object of values by name',
+    );
     expect(problems(parseRestoreInput, { ...input, rename: { a: 'x/y', b: 3 } })).toEqual({
       'rename.a': expect.stringContaining('must not contain'),
       'rename.b': expect.stringContaining('must be a string'),

@@ -39,7 +39,7 @@ test.each([
   [{ network: { allowCidrs: ['10.0.0.0/33'] } }, /network.allowCidrs\[0\]/],
   [{ network: { allowNamespaces: ['Not A Name'] } }, /network.allowNamespaces\[0\]: must be the name/],
   [{ network: { open: true } }, /network.open: is not known/],
-  [{ placement: { nodeSelector: { disk: 1 } } }, /placement.nodeSelector: must be an object of strings/],
+  [{ placement: { nodeSelector: { disk: 1 } } }, /placement.nodeSelector.disk: must be a string/],
   [{ placement: { tolerations: [{ effect: 'Never' }] } }, /placement.tolerations\[0\].effect: must be one of/],
 ])('%j is refused', (change, message) => {
   expect(() => parseProvisionInput({ ...REF, ...change })).toThrow(message);

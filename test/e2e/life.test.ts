@@ -109,7 +109,8 @@ test('pods that cannot start are put back to what ran before', { timeout: 180_00
   ]);
 
   if (!ALL) return;
-  const config = { 'service.max_request_size_mb': 'plenty' };
+  // A value that is in range, and more than the disk has.
+  const config = { 'storage.wal.wal_capacity_mb': 4096 };
   const crash = await underTraffic(500_000, () => attempt({ config }));
   expect(crash).toMatchObject({
     cause: { type: 'PodCannotStart', message: expect.stringMatching(/qdrant-1 .* ended \d+ times.*put back/) },

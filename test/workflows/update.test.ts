@@ -306,17 +306,23 @@ describe('UpdateCluster', () => {
     });
 
     test('a configuration is taken back from all pods', async () => {
-      const config = { 'service.max_request_size_mb': 0 };
+      const config = { 'service.max_request_size_mb': 4096 };
       const ended = await run(configure, { config }, stuckAfter(1), failing('qdrant-2'));
       expect(ended.ended.message).toContain('put back');
       expect(ended.of('recordSpec').map(({ input }) => input.spec.config)).toEqual([config, SPEC.config]);
     });
 
     test('what an interrupted update has brought about is not put back again', async () => {
-      const spec = { ...SPEC, config: { 'a.b': 1, 'a.a': 2 } };
-      const ended = await run(configure, { config: { 'a.a': 2, 'a.b': 1 } }, stuckAfter(0), failing(), {
-        planClusterUpdate: () => ({ spec, steps: [configure], downtime: [], oldest: '1.18.3' }),
-      });
+      const spec = { ...SPEC, config: { 'storage.wal.wal_segments_ahead': 1, 'storage.max_collections': 2 } };
+      const ended = await run(
+        configure,
+        { config: { 'storage.max_collections': 2, 'storage.wal.wal_segments_ahead': 1 } },
+        stuckAfter(0),
+        failing(),
+        {
+          planClusterUpdate: () => ({ spec, steps: [configure], downtime: [], oldest: '1.18.3' }),
+        },
+      );
       expect(ended.ended.message).toContain('send what worked before');
       expect(ended.of('installRelease')).toHaveLength(1);
     });
@@ -330,7 +336,7 @@ describe('UpdateCluster', () => {
 
     test('a failure to put them back is told beside the first', async () => {
       const broken = failing();
-      const ended = await run(configure, { config: { 'a.b': 1 } }, broken, {
+      const ended = await run(configure, { config: { 'storage.max_collections': 1 } }, broken, {
         nextPodToRestart: gaveUp('PodCannotStart', 'qdrant-1 cannot start.'),
       });
       expect(ended.ended.message).toMatch(/^qdrant-1 cannot start\. Putting the pods back failed as well: qdrant-1/);
@@ -345,6 +351,6 @@ describe('UpdateCluster', () => {
       config: { 'service.api_key': 'x' },
     });
     expect(run.ended).toMatchObject({ status: 'FAILED', type: 'InvalidInput' });
-    for (const part of ['nodes', 'colour', 'config.service.api_key']) expect(run.ended.message).toContain(part);
+    for (const part of ['nodes', 'colour', 'config["service.api_key"]']) expect(run.ended.message).toContain(part);
   });
 });

@@ -50,6 +50,9 @@ def read_settings(argv: list[str]) -> Settings:
         raise SystemExit(1)
     # A wrong value of a setting that means nothing here ends the process all the same, as Qdrant's does.
     int(env.get("QDRANT__SERVICE__MAX_REQUEST_SIZE_MB", "32"))
+    # Qdrant sets a whole segment of the log aside for every shard; this much is on no disk of a test.
+    if int(env.get("QDRANT__STORAGE__WAL__WAL_CAPACITY_MB", "32")) >= 4096:
+        raise SystemExit("qdrant-node: a WAL segment of 4 GiB does not fit on the disk")
     host = env.get("QDRANT__SERVICE__HOST", "127.0.0.1")
     p2p_port = int(env.get("QDRANT__CLUSTER__P2P__PORT", "6335"))
     return Settings(
