@@ -3,15 +3,15 @@
 #   docker build -t qdrant-fleet:0.1.0 .
 #   docker run --rm --read-only --tmpfs /tmp --env-file fleet.env -p 127.0.0.1:8080:8080 qdrant-fleet:0.1.0 api
 #
-# Base images are pinned by exact tag. For a production build pin them by digest as well: append the `@sha256:...` that
-# `docker buildx imagetools inspect IMAGE` prints. Debian and not Alpine, because Temporal's core has no build for musl.
+# Base images are pinned by tag and digest: a tag may be moved, a digest is what it is. `docker buildx imagetools inspect IMAGE`
+# prints the digest of a newer one. Debian and not Alpine, because Temporal's core has no build for musl.
 
 # Helm from source: its hash is in Go's public checksum database, which `go install` checks it against.
-FROM golang:1.26.8-bookworm AS helm
+FROM golang:1.26.8-bookworm@sha256:a688600ca24f8a4d3ca77f95b0dd40704a9fc787c826660eb7ba0b641b8b175d AS helm
 ENV CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-trimpath
 RUN go install -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@v3.22.0
 
-FROM node:24.21.0-trixie-slim AS build
+FROM node:24.21.0-trixie-slim@sha256:8ec5d7557396cfe32d21c3f9c13072355ceab22b584578ca4bb28af31120cffe AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 # Without 200 MB that the image has no use for: a Node for machines without one, Temporal's core for other systems.
@@ -31,7 +31,7 @@ RUN mkdir bin \
   && printf '#!/bin/sh\nexec node /app/src/server.ts\n' > bin/api \
   && chmod 755 bin/worker bin/api
 
-FROM node:24.21.0-trixie-slim
+FROM node:24.21.0-trixie-slim@sha256:8ec5d7557396cfe32d21c3f9c13072355ceab22b584578ca4bb28af31120cffe
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="qdrant-fleet" \
