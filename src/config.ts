@@ -201,6 +201,13 @@ const schema = z.object({
   FLEET_S3_NODE_ENDPOINT: z.url().optional(),
   FLEET_S3_FORCE_PATH_STYLE: flag,
   FLEET_S3_CA_FILE: certificates.optional(),
+  /** Deletes backups, and nothing else does where it is set: keys, or a role. */
+  FLEET_S3_DELETE_ACCESS_KEY_ID: z.string().min(1).optional(),
+  FLEET_S3_DELETE_SECRET_ACCESS_KEY: z.string().min(1).optional(),
+  FLEET_BACKUP_DELETE_ROLE_ARN: z
+    .string()
+    .regex(/^arn:aws[a-z-]*:iam::\d{12}:role\/.+$/, 'must be the ARN of an IAM role')
+    .optional(),
   FLEET_S3_MAX_PARTS: z.coerce.number().int().min(1000).max(10_000).default(10_000),
   KUBECONFIG: z.string().optional(),
   FLEET_QDRANT_RESOLVER: z.enum(['pod-ip', 'dns']).default('dns'),
@@ -304,13 +311,26 @@ function parse<S extends z.ZodType>(shape: S, env: NodeJS.ProcessEnv): z.output<
   // An empty variable means "not set", as in a compose file's `${NAME:-}`.
   const present = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''));
   const parsed = shape.safeParse(present);
-  if (parsed.success) return parsed.data;
+  if (parsed.success) {
+    requireOneDeleteIdentity(present);
+    return parsed.data;
+  }
   const lines = parsed.error.issues.map(({ path, message, code }) => {
     const name = path.map(String).join('.');
     const text = code === 'invalid_type' && present[name] === undefined ? 'is needed' : message;
     return `  ${name}: ${text}`;
   });
   throw new Error(`The configuration is not valid:\n${lines.join('\n')}\nThe README lists all variables.`);
+}
+
+/** @throws Error for half a pair of keys, or keys beside a role: one of them would not be used, and nobody would know */
+function requireOneDeleteIdentity(env: Readonly<Record<string, string | undefined>>): void {
+  const has = (name: keyof Config) => env[name] !== undefined;
+  const [id, secret] = [has('FLEET_S3_DELETE_ACCESS_KEY_ID'), has('FLEET_S3_DELETE_SECRET_ACCESS_KEY')];
+  if (id === secret && !(id && has('FLEET_BACKUP_DELETE_ROLE_ARN'))) return;
+  throw new Error(
+    'The configuration is not valid:\n  FLEET_S3_DELETE_ACCESS_KEY_ID: needs FLEET_S3_DELETE_SECRET_ACCESS_KEY, and cannot be combined with FLEET_BACKUP_DELETE_ROLE_ARN\nThe README lists all variables.',
+  );
 }
 
 /** A bare chart name means the official repository and the version that the fleet was made for. */

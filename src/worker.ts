@@ -19,6 +19,8 @@ import { AwsClients } from './clients/aws/clients.ts';
 import { Catalog } from './clients/catalog.ts';
 import { IgnoredCondition, requireConditionalWrites } from './clients/conditional-writes.ts';
 import type { BackupStore } from './clients/s3.ts';
+import { roleIdentity } from './clients/delete-identity.ts';
+import type { StoreOptions } from './clients/s3.ts';
 import { BackupStores } from './clients/stores.ts';
 import { loadConfig, type Config } from './config.ts';
 import { messageOf } from './domain/errors.ts';
@@ -109,6 +111,7 @@ function createStores(config: Config): BackupStores {
     region: config.AWS_REGION,
     forcePathStyle: config.FLEET_S3_FORCE_PATH_STYLE,
     ...(config.FLEET_S3_CA_FILE !== undefined && { ca: config.FLEET_S3_CA_FILE }),
+    ...deleteIdentityOf(config),
     ...(config.FLEET_S3_ENDPOINT !== undefined && { endpoint: config.FLEET_S3_ENDPOINT }),
     ...(config.FLEET_S3_NODE_ENDPOINT !== undefined && { nodeEndpoint: config.FLEET_S3_NODE_ENDPOINT }),
   });
@@ -122,6 +125,14 @@ async function checkStore(store: BackupStore, config: Config): Promise<void> {
     if (error instanceof IgnoredCondition) throw error;
     Runtime.instance().logger.warn('the backup store was not checked', { reason: messageOf(error) });
   }
+}
+
+function deleteIdentityOf(config: Config): Pick<StoreOptions, 'deleteIdentity'> {
+  const { FLEET_S3_DELETE_ACCESS_KEY_ID: accessKeyId, FLEET_S3_DELETE_SECRET_ACCESS_KEY: secretAccessKey } = config;
+  if (accessKeyId !== undefined && secretAccessKey !== undefined)
+    return { deleteIdentity: { accessKeyId, secretAccessKey } };
+  const role = config.FLEET_BACKUP_DELETE_ROLE_ARN;
+  return role === undefined ? {} : { deleteIdentity: roleIdentity(role, config.AWS_REGION, config.FLEET_AWS_ENDPOINT) };
 }
 
 function temporalPort(client: Client): TemporalPort {

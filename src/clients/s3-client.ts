@@ -1,5 +1,6 @@
 /** The SDK's client as every request to the store uses it. */
 import { S3Client, S3ServiceException } from '@aws-sdk/client-s3';
+import { deleteBy, type DeleteIdentity } from './delete-identity.ts';
 
 export interface ClientOptions {
   readonly region: string;
@@ -7,6 +8,8 @@ export interface ClientOptions {
   readonly forcePathStyle: boolean;
   /** Certificates of the authorities that are trusted, in PEM; default: those that Node trusts. */
   readonly ca?: readonly string[] | undefined;
+  /** Who deletes, where that is somebody else. */
+  readonly deleteIdentity?: DeleteIdentity | undefined;
   /** Whose connections are used on. */
   readonly before?: S3Client;
 }
@@ -14,9 +17,19 @@ export interface ClientOptions {
 /** Milliseconds without a byte after which a connection is given up; putting many parts together takes a while. */
 const IDLE_TIMEOUT = 60_000;
 
-export function buildClient({ region, endpoint, forcePathStyle, ca, before }: ClientOptions): S3Client {
+export function buildClient({ deleteIdentity, ...options }: ClientOptions): S3Client {
+  const client = buildOne(options);
+  if (deleteIdentity !== undefined) deleteBy(client, buildOne({ ...options, before: client }, deleteIdentity));
+  return client;
+}
+
+function buildOne(
+  { region, endpoint, forcePathStyle, ca, before }: Omit<ClientOptions, 'deleteIdentity'>,
+  credentials?: DeleteIdentity,
+): S3Client {
   const client = new S3Client({
     region,
+    ...(credentials !== undefined && { credentials }),
     forcePathStyle,
     ...(endpoint !== undefined && { endpoint }),
     maxAttempts: 3,

@@ -20,6 +20,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { FleetError } from '../domain/errors.ts';
 import { PartStream, putPart, type Signing } from './part-upload.ts';
+import type { DeleteIdentity } from './delete-identity.ts';
 import { buildClient, isStale } from './s3-client.ts';
 import {
   isConflict,
@@ -41,6 +42,8 @@ export interface StoreOptions {
   readonly forcePathStyle: boolean;
   /** Certificates of the authorities that are trusted, in PEM; default: those that Node trusts. */
   readonly ca?: readonly string[];
+  /** Who deletes what is no lease; default: who reads and writes. */
+  readonly deleteIdentity?: DeleteIdentity;
 }
 
 /** An object's body and what conditional writes need. */
