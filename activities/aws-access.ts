@@ -2,6 +2,7 @@
 import type { Aws } from '../src/clients/aws/clients.ts';
 import { ifThere, onceSeen, unlessThere } from '../src/clients/aws/answers.ts';
 import { fromTagList, tagList } from '../src/clients/aws/inventory.ts';
+import { CNI, enforcementOf, type CniFacts } from '../src/domain/aws-addons.ts';
 import { bucketNameOf, carries, eksNameOf, IAM_PATH, roleNameOf, type Tags } from '../src/domain/aws-names.ts';
 import type { AwsPlan } from '../src/domain/aws-plan.ts';
 import {
@@ -12,6 +13,7 @@ import {
   serviceTrust,
   type PolicyDocument,
 } from '../src/domain/aws-policies.ts';
+import { withEnforcement, type Enforcement } from '../src/domain/conditions.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
 import { Ledger } from './aws-ledger.ts';
@@ -41,7 +43,10 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
       return { cluster: arn('cluster'), node: arn('node'), volumes: arn('volumes'), backup: arn('backup') };
     },
 
-    /** Let administrators in, and bind the backup role to its service account. */
+    /**
+     * Let administrators in, bind the backup role to its service account, and write down whether network policies are
+     * enforced.
+     */
     async ensureClusterAccess(
       input: ClusterRef & { plan: AwsPlan; eksCluster: string; roles: RoleArns },
     ): Promise<{ principals: number }> {
@@ -60,6 +65,7 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
         await ledger.record(slot, principalArn);
       }
       if (roles.backup !== '') await ensurePodIdentity(aws, ledger, ref, eksCluster, roles.backup);
+      await recordEnforcement(deps, ref, enforcementOf(eksCluster, await cniOf(aws, eksCluster)));
       return { principals: plan.spec.adminPrincipalArns.length };
     },
 
@@ -144,6 +150,38 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
       );
     }
   }
+}
+
+/** The add-on that enforces network policies, where there is one that may be looked at. */
+async function cniOf({ eks }: Aws, clusterName: string): Promise<CniFacts | undefined> {
+  try {
+    return (await ifThere(() => eks.describeAddon({ clusterName, addonName: CNI })))?.addon;
+  } catch (error) {
+    // Not in the policy for an EKS cluster of somebody else's.
+    if (FleetError.is(error, 'CloudDenied')) return undefined;
+    throw error;
+  }
+}
+
+async function recordEnforcement({ catalog }: ActivityDeps, ref: ClusterRef, seen: Enforcement): Promise<void> {
+  await catalog.run('record whether policies are enforced', (db) =>
+    db.transaction().execute(async (tx) => {
+      const row = await tx
+        .selectFrom('clusters')
+        .select('conditions')
+        .where('tenant', '=', ref.tenant)
+        .where('cluster', '=', ref.cluster)
+        .forUpdate()
+        .executeTakeFirst();
+      const conditions = withEnforcement(row?.conditions ?? [], seen, new Date().toISOString());
+      await tx
+        .updateTable('clusters')
+        .set({ conditions: JSON.stringify(conditions) })
+        .where('tenant', '=', ref.tenant)
+        .where('cluster', '=', ref.cluster)
+        .execute();
+    }),
+  );
 }
 
 function trustOf(ref: ClusterRef, plan: AwsPlan, role: RoleName): PolicyDocument {

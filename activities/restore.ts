@@ -2,7 +2,9 @@
 import { backupKeys, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
 import { isDamaged, LISTED_STATES, pointRange, type CollectionEntry } from '../src/domain/backup.ts';
 import type { RestoreVia } from '../src/domain/restore-via.ts';
-import type { ClusterSpec } from '../src/domain/cluster.ts';
+import { requestOf, type ClusterSpec } from '../src/domain/cluster.ts';
+import { parseProvisionInput } from '../src/domain/input.ts';
+import { DEFAULT_POLICY, requireAllowed } from '../src/domain/tenant-policy.ts';
 import {
   createRequestOf,
   indexSchemaOf,
@@ -346,7 +348,21 @@ export function createRestoreActivities(deps: ActivityDeps) {
       nodes === undefined
         ? await lookAt(target)
         : { qdrantVersion: manifest.qdrantVersion, peers: nodes, collections: [], aliases: [], unknown: [] };
-    return { refusals: restoreRefusals(manifest, wish, found), wish, found, unknown: found.unknown };
+    const made = nodes === undefined ? [] : whyNotMade(target, manifest.spec, nodes);
+    return { refusals: [...made, ...restoreRefusals(manifest, wish, found)], wish, found, unknown: found.unknown };
+  }
+
+  /** Why no cluster like the one backed up can be made: what a backup says of it is a request like any other. */
+  function whyNotMade(target: ClusterRef, spec: ClusterSpec, nodes: number): Refusal[] {
+    try {
+      const request = parseProvisionInput({ ...requestOf(spec), nodes, ...target });
+      requireAllowed(config.FLEET_TENANT_POLICY ?? DEFAULT_POLICY, target.tenant, request);
+      return [];
+    } catch (error) {
+      if (!FleetError.is(error, 'InvalidInput') && !FleetError.is(error, 'NotAllowed')) throw error;
+      const remedy = 'make a cluster with other settings, and restore into that';
+      return [{ gate: 'cluster', detail: error.message.replace(/\.$/, ''), remedy }];
+    }
   }
 
   async function lookAt(target: ClusterRef): Promise<RestoreTarget & { unknown: string[] }> {

@@ -5,6 +5,7 @@ import type { Context } from 'hono';
 import type { RequestIdVariables } from 'hono/request-id';
 import type { Logger } from 'pino';
 import type { Catalog } from '../src/clients/catalog.ts';
+import type { TenantPolicy } from '../src/domain/tenant-policy.ts';
 
 export interface ApiDeps {
   readonly temporal: Client;
@@ -13,6 +14,8 @@ export interface ApiDeps {
   readonly tokens: ReadonlyMap<string, string>;
   /** Where the control workflows run. */
   readonly taskQueue: string;
+  /** Which tenant may name what exists, where this process knows; the workers decide in any case. */
+  readonly policy?: TenantPolicy;
   readonly version: string;
   readonly logger: Logger;
 }

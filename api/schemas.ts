@@ -3,7 +3,7 @@ import { z } from '@hono/zod-openapi';
 import { AWS_REGIONS, EKS_LOG_TYPES, NAT_MODES, TAINT_EFFECTS } from '../src/domain/aws.ts';
 import { BACKUP_FORMATS, BACKUP_STATES, SHOWN_STATES } from '../src/domain/backup.ts';
 import { CLUSTER_PHASES, DISTANCES, PROVIDERS } from '../src/domain/cluster.ts';
-import { CONDITION_TYPES } from '../src/domain/conditions.ts';
+import { CONDITION_STATUSES, CONDITION_TYPES } from '../src/domain/conditions.ts';
 import { OPERATION_KINDS, type OperationKind } from '../src/domain/operation.ts';
 import { RESTORE_VIA } from '../src/domain/restore-via.ts';
 
@@ -272,7 +272,7 @@ export const Cluster = z
       .array(
         z.object({
           type: z.enum(CONDITION_TYPES),
-          status: z.enum(['True', 'False']),
+          status: z.enum(CONDITION_STATUSES),
           reason: z.string(),
           message: z.string(),
           lastTransitionTime: time,

@@ -33,6 +33,7 @@ function main(config: ApiConfig): void {
     catalog,
     tokens: config.FLEET_API_TOKENS,
     taskQueue: config.FLEET_TASK_QUEUE,
+    ...(config.FLEET_TENANT_POLICY !== undefined && { policy: config.FLEET_TENANT_POLICY }),
     version: ownVersion(),
     logger,
   });

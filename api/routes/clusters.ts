@@ -10,6 +10,7 @@ import {
 } from '../../src/domain/input.ts';
 import { outputsOf } from '../../src/domain/kubernetes-objects.ts';
 import { namespaceOf } from '../../src/domain/naming.ts';
+import { requireAllowed, requireChangeAllowed } from '../../src/domain/tenant-policy.ts';
 import { addRoute, type Api, type ApiContext, type ApiDeps } from '../context.ts';
 import { clusterNotFound, clusterParam, isClusterName, pageAfter, pageOf, readBody, readQuery } from '../request.ts';
 import { Cluster, DeleteBody, PageQuery, ProvisionBody, RetentionBody, UpdateBody } from '../schemas.ts';
@@ -30,7 +31,7 @@ export function clusterRoutes(api: Api, deps: ApiDeps): void {
       request: { headers: startHeaders, body: body(ProvisionBody) },
       responses: {
         ...started({ cluster: Cluster }),
-        ...problems('InvalidInput', 'ClusterExists', 'IdempotencyKeyReused'),
+        ...problems('InvalidInput', 'NotAllowed', 'ClusterExists', 'IdempotencyKeyReused'),
       },
     },
     (c) => provision(c, deps),
@@ -71,13 +72,19 @@ export function clusterRoutes(api: Api, deps: ApiDeps): void {
       tags: TAGS,
       summary: 'Change a cluster: nodes, version, volumes, resources, configuration',
       request: { params: z.object({ cluster: param.cluster }), headers: startHeaders, body: body(UpdateBody) },
-      responses: { ...started(), ...problems('InvalidInput', 'ClusterNotFound', 'IdempotencyKeyReused') },
+      responses: {
+        ...started(),
+        ...problems('InvalidInput', 'NotAllowed', 'ClusterNotFound', 'IdempotencyKeyReused'),
+      },
     },
     async (c) => {
       const [tenant, cluster] = [c.get('tenant'), clusterParam(c)];
       const input = await readBody(c, { schema: UpdateBody, fixed: { tenant, cluster }, parse: parseUpdateInput });
       const summary = `${input.dryRun === true ? 'Preview an update of' : 'Update'} ${tenant}/${cluster}`;
-      const check = async () => void (await existingCluster(c, deps));
+      const check = async () => {
+        const { spec } = await existingCluster(c, deps);
+        if (deps.policy !== undefined) requireChangeAllowed(deps.policy, tenant, spec, input);
+      };
       return accepted(c, await startOperation(c, deps, { kind: 'update', cluster, input, summary, check }));
     },
   );
@@ -138,6 +145,7 @@ async function provision(c: ApiContext, deps: ApiDeps): Promise<Response> {
   const { cluster } = input;
   const { nodes } = resolveSpec({ ...input, collections: [] }, {});
   const check = async () => {
+    if (deps.policy !== undefined) requireAllowed(deps.policy, tenant, input);
     const row = await deps.catalog.cluster({ tenant, cluster });
     if (row !== undefined && row.phase !== 'FAILED_TO_CREATE') {
       throw new FleetError(

@@ -156,24 +156,32 @@ export function resolveAws(request: AwsRequest, nodes: number): AwsSpec {
   };
 }
 
-/** A request that resolves to the same again, also for another number of Qdrant nodes. */
-export function awsRequestOf({ followNodes, nodeCount, endpointAccess, ...spec }: AwsSpec): AwsRequest {
+/**
+ * A request that resolves to the same again, also for another number of Qdrant nodes. What is no specification stays as it
+ * is, for the guard of requests to refuse.
+ */
+export function awsRequestOf(whole: AwsSpec): AwsRequest {
+  if (!isObject(whole)) return whole;
+  const { followNodes, nodeCount, endpointAccess, ...spec } = whole;
   const said = Object.entries(spec).filter(([, value]) => !Array.isArray(value) || value.length > 0);
   return {
-    ...Object.fromEntries(said),
-    ...endpointRequestOf(endpointAccess),
-    ...(followNodes !== true && { nodeCount }),
+    ...(Object.fromEntries(said) as AwsRequest),
+    ...(endpointAccess !== undefined && endpointRequestOf(endpointAccess)),
+    ...(followNodes !== true && nodeCount !== undefined && { nodeCount }),
   };
 }
 
 /** Clusters of earlier versions were open to everybody where nobody had asked; those that are made of them are not. */
-function endpointRequestOf({
-  public: open,
-  publicCidrs,
-}: AwsSpec['endpointAccess']): Pick<AwsRequest, 'endpointAccess'> {
+function endpointRequestOf(access: AwsSpec['endpointAccess']): Pick<AwsRequest, 'endpointAccess'> {
+  if (!isObject(access) || !Array.isArray(access.publicCidrs)) return { endpointAccess: access };
+  const { public: open, publicCidrs } = access;
   const wasDefault = open === true && publicCidrs.length === 1 && publicCidrs[0] === '0.0.0.0/0';
   if (wasDefault || (open === undefined && publicCidrs.length === 0)) return {};
   return {
     endpointAccess: { ...(open !== undefined && { public: open }), ...(publicCidrs.length > 0 && { publicCidrs }) },
   };
+}
+
+function isObject(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -173,10 +173,30 @@ export function resolveSpec(request: ClusterRequest, presets: CollectionPresets)
   };
 }
 
-/** A request for an empty cluster like this one. */
+/** Fields of a request that a specification keeps as they were; the compiler sees to it that none is missing. */
+const KEPT = {
+  provider: true,
+  nodes: true,
+  version: true,
+  storage: true,
+  replicationFactor: true,
+  resources: true,
+  placement: true,
+  network: true,
+  config: true,
+} as const satisfies Record<Exclude<keyof ClusterRequest, 'aws' | 'collections'>, true>;
+
+/**
+ * A request for an empty cluster like this one. A specification that comes out of a bucket may be anything: only known
+ * fields are taken, so that none of them names another tenant, and the guard of requests is the judge of their values.
+ */
 export function requestOf(spec: ClusterSpec): ClusterRequest {
-  const { collections: _, suspended: _asleep, keyRevision: _key, aws, ...rest } = spec;
-  return { ...rest, ...(aws !== undefined && { aws: awsRequestOf(aws) }), collections: [] };
+  const kept = Object.entries(spec).filter(([field]) => Object.hasOwn(KEPT, field));
+  return {
+    ...(Object.fromEntries(kept) as ClusterRequest),
+    ...(spec.aws !== undefined && { aws: awsRequestOf(spec.aws) }),
+    collections: [],
+  };
 }
 
 function resolveCollection(

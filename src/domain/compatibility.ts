@@ -43,6 +43,7 @@ export interface RestoreWish {
 }
 
 export const GATES = [
+  'cluster',
   'version',
   'collections',
   'names',

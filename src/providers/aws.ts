@@ -6,15 +6,18 @@ import type { AwsClients } from '../clients/aws/clients.ts';
 import { eksToken, TOKEN_LIFE_MS } from '../clients/aws/eks-token.ts';
 import { Helm } from '../clients/helm.ts';
 import { Kubernetes } from '../clients/kubernetes.ts';
-import { eksNameOf } from '../domain/aws-names.ts';
+import { eksNameOf, isOfAnother } from '../domain/aws-names.ts';
 import { FleetError } from '../domain/errors.ts';
-import { clusterKey } from '../domain/naming.ts';
+import { clusterKey, type ClusterRef } from '../domain/naming.ts';
 import { capabilitiesOf } from '../domain/provider.ts';
+import { notAllowed } from '../domain/tenant-policy.ts';
 import type { KubernetesAccess, Provider } from './provider.ts';
 
 interface Options {
   readonly aws: AwsClients;
   readonly helm: string;
+  /** Whose clusters these are. */
+  readonly installation: () => Promise<string>;
 }
 
 /** An activity that was given access may use it for this long; what is older is made anew. */
@@ -23,15 +26,20 @@ const FRESH_MS = TOKEN_LIFE_MS / 2;
 /**
  * 1. A token goes into a kubeconfig of mode 0600 inside a folder of mode 0700: never into arguments, which every
  *    process on the machine can read, and never into the environment of Helm's plugins.
- * 2. Access is kept for half of its token's life, so that whoever gets it has the other half to use it.
+ * 2. Nobody enters the EKS cluster that carries the tags of another one's, whatever the catalogue says.
+ * 3. Access is kept for half of its token's life, so that whoever gets it has the other half to use it.
  */
-export function awsProvider({ aws, helm }: Options): Provider {
+export function awsProvider({ aws, helm, installation }: Options): Provider {
   const known = new Map<string, { readonly until: number; readonly access: Promise<KubernetesAccess> }>();
   let folder: Promise<string> | undefined;
 
-  const open = async (name: string, region: string, file: string): Promise<KubernetesAccess> => {
+  const open = async (ref: ClusterRef, name: string, region: string, file: string): Promise<KubernetesAccess> => {
     const clients = await aws.of(region);
     const { cluster } = await clients.eks.describeCluster({ name });
+    const { tenant, cluster: of } = ref;
+    if (isOfAnother(cluster?.tags ?? {}, { tenant, cluster: of, installation: await installation() })) {
+      throw notAllowed(tenant, [{ field: 'aws.eksCluster', value: name }]);
+    }
     if (cluster?.endpoint === undefined || cluster.endpoint === '') {
       throw new FleetError(
         'KubernetesUnavailable',
@@ -53,10 +61,10 @@ export function awsProvider({ aws, helm }: Options): Provider {
       const region = spec?.aws?.region;
       if (region === undefined) throw new FleetError('Internal', `Cluster ${clusterKey(ref)} has no region.`);
       const name = spec?.aws?.eksCluster ?? eksNameOf(ref);
-      const key = `${region}/${name}`;
+      const key = `${region}/${name}/${clusterKey(ref)}`;
       const found = known.get(key);
       if (found !== undefined && found.until > Date.now()) return found.access;
-      const access = open(name, region, `${region}-${name}.json`);
+      const access = open(ref, name, region, `${region}-${name}-${clusterKey(ref)}.json`);
       known.set(key, { until: Date.now() + FRESH_MS, access });
       // A failure is not kept.
       access.catch(() => known.delete(key));

@@ -42,9 +42,9 @@ export class Providers {
   }
 
   #make(name: SupportedProvider): Provider {
-    const { config, aws } = this.#parts;
+    const { config, aws, catalog } = this.#parts;
     const helm = config.FLEET_HELM_BIN;
-    if (name === 'aws') return awsProvider({ aws, helm });
+    if (name === 'aws') return awsProvider({ aws, helm, installation: () => catalog.installation() });
     return kubernetesProvider({ helm, kubeconfig: config.KUBECONFIG, namespaceRole: config.FLEET_NAMESPACE_ROLE });
   }
 }

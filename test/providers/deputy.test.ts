@@ -8,10 +8,11 @@ import type { Aws } from '../../src/clients/aws/clients.ts';
 import { tagList } from '../../src/clients/aws/inventory.ts';
 import { clusterTags, IAM_PATH, type Tags } from '../../src/domain/aws-names.ts';
 import { resolveAws, type AwsRequest } from '../../src/domain/aws.ts';
-import type { ClusterRequest } from '../../src/domain/cluster.ts';
+import { resolveSpec, type ClusterRequest } from '../../src/domain/cluster.ts';
 import type { TenantRules } from '../../src/domain/tenant-policy.ts';
 import { EMULATORS, startAwsEmulators, type AwsEmulators } from '../../src/local/aws/emulators.ts';
 import { AwsProxy } from '../../src/local/aws/proxy/proxy.ts';
+import { awsProvider } from '../../src/providers/aws.ts';
 import { CHANGES } from './faulty.ts';
 import { Account, REGION } from './support.ts';
 
@@ -155,6 +156,25 @@ describe.each(EMULATORS)('on %s', (emulator) => {
       expect(refusal?.code).toBe('NotAllowed');
       expect(calls).toEqual([]);
     });
+  });
+
+  test('an EKS cluster that carries the tags of another is not entered, whatever the catalogue says', async () => {
+    const installation = await account.parts.catalog.installation();
+    const provider = awsProvider({
+      aws: account.clients,
+      helm: 'helm',
+      installation: () => Promise.resolve(installation),
+    });
+    for (const owner of ['a neighbour', 'another tenant', 'another installation'] as const) {
+      const { eksCluster = '' } = await stage('eksCluster', await tagsOf(owner));
+      const aws = { ...resolveAws({ region: REGION, eksCluster }, 1) };
+      const spec = { ...resolveSpec({ provider: 'aws', collections: [] }, {}), aws };
+      const ref = { tenant: tenant(), cluster: 'docs' };
+      proxy.log.length = 0;
+      await expect(provider.access(ref, spec)).rejects.toMatchObject({ code: 'NotAllowed' });
+      expect(proxy.log.map(({ operation }) => operation)).toEqual(['DescribeCluster']);
+    }
+    await provider.close();
   });
 
   test('provider aws for a tenant to whom it is not allowed: refused before the account is asked anything', async () => {

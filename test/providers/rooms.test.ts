@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { removeData } from '../../activities/backup-records.ts';
 import { PERMISSIONS } from '../../src/clients/aws/errors.ts';
 import { BackupStore } from '../../src/clients/s3.ts';
+import { eksNameOf } from '../../src/domain/aws-names.ts';
 import { bucketsPolicy } from '../../src/domain/aws-backups-policy.ts';
 import { workerPolicy } from '../../src/domain/aws-worker-policy.ts';
 import { EMULATORS, startAwsEmulators, type AwsEmulators } from '../../src/local/aws/emulators.ts';
@@ -33,6 +34,16 @@ test.each(EMULATORS)(
       labels: { team: 'search' },
       taints: [{ key: 'qdrant', effect: 'NO_SCHEDULE' }],
       create: { backupBucket: true },
+    });
+    if (site.has('add-ons')) {
+      const { eks } = await account.aws();
+      const cni = await eks.describeAddon({ clusterName: eksNameOf(site.ref), addonName: 'vpc-cni' });
+      expect(cni.addon?.configurationValues).toBe('{"enableNetworkPolicy":"true"}');
+    }
+    const { cluster } = await (await account.aws()).eks.describeCluster({ name: eksNameOf(site.ref) });
+    expect(cluster?.resourcesVpcConfig).toMatchObject({
+      endpointPrivateAccess: true,
+      publicAccessCidrs: ['127.0.0.1/32'],
     });
     await site.remove();
     proven.set(name, new Set(account.calls.filter(({ outcome }) => outcome === 'ok').map(({ action }) => action)));

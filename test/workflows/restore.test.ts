@@ -510,6 +510,18 @@ describe.concurrent('RestoreCluster in place', () => {
 });
 
 describe.concurrent('RestoreCluster into a new cluster', () => {
+  test('a specification in the backup that names another tenant makes a cluster of the tenant who asks', async () => {
+    const openBackup: Fakes['openBackup'] = ({ source, backup }) => ({
+      location: { ...LOCATION, cluster: source, backup },
+      collections: [{ name: 'one', shards: 1, bytes: 1000 }],
+      spec: { ...SPEC, tenant: 'victim', cluster: 'docs' } as typeof SPEC,
+      qdrantVersion: '1.18.3',
+    });
+    const run = await workflows.run('RestoreCluster', INPUT, { ...NEW, openBackup });
+    expect(run.of('reserveCluster').map(({ input }) => input)).toMatchObject([TARGET]);
+    expect(run.of('takeLease').every(({ input }) => input.tenant === 'acme' && input.cluster === 'again')).toBe(true);
+  });
+
   test('makes it like the one backed up, empty, with the number of nodes asked for', async () => {
     const run = await workflows.run('RestoreCluster', { ...INPUT, nodes: 5 }, NEW);
     expect(run.ended.status).toBe('COMPLETED');
