@@ -1,6 +1,7 @@
 /** The catalogue: operations, the operation lease of a cluster, and the clusters themselves. */
 import { sql, type Kysely } from 'kysely';
 import type { Catalog, ClusterRow, Database } from '../src/clients/catalog.ts';
+import { copyingBackups, lockTenant, readQuotas, readUseOfOthers, runningOperations } from '../src/clients/quotas.ts';
 import type { BackupState, BackupTotals } from '../src/domain/backup.ts';
 import type { ChoreLeft } from '../src/domain/chores.ts';
 import { resolveSpec, type ClusterPhase, type ClusterRequest, type ClusterSpec } from '../src/domain/cluster.ts';
@@ -10,6 +11,7 @@ import { namespaceOf, type ClusterRef, type InBucket } from '../src/domain/namin
 import { requireWorkerLocation } from '../src/domain/network-policy.ts';
 import type { OperationKind } from '../src/domain/operation.ts';
 import { DEFAULT_POLICY, requireAllowed } from '../src/domain/tenant-policy.ts';
+import { requireBelow, requireMachineType, requireRoom, useOf } from '../src/domain/quota.ts';
 import { workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 
@@ -26,9 +28,19 @@ export interface OperationEnd {
 
 export function createCatalogActivities({ catalog, config, temporal }: ActivityDeps) {
   return {
-    /** Make the operation known. A workflow that was started by hand appears in the API from here on. */
-    async registerOperation(input: ClusterRef & { kind: OperationKind }): Promise<void> {
+    /**
+     * Make the operation known. A workflow that was started by hand appears in the API from here on.
+     *
+     * @param input `counted`: false for a part of another operation and for what a schedule started, which the quota of
+     *   schedules bounds
+     * @throws FleetError `QuotaReached` when the tenant runs as many operations as it may
+     */
+    async registerOperation({
+      counted = false,
+      ...input
+    }: ClusterRef & { kind: OperationKind; counted?: boolean }): Promise<void> {
       const { workflowId, runId } = workflowRun();
+      if (counted) await requireOperationQuota(input.tenant, workflowId);
       const row = { ...input, id: workflowId, run_id: runId, state: 'running' as const };
       await catalog.run('register the operation', (db) =>
         db
@@ -86,6 +98,7 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
               .where('holder', '=', other.holder)
               .execute();
           }
+          if (copying) await requireTurn(tx, tenant, workflowId);
           await tx
             .insertInto('leases')
             .values({ tenant, cluster, mode, copying, holder: workflowId, holder_run: runId })
@@ -115,6 +128,7 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
       await catalog.run('end the operation', (db) =>
         db.transaction().execute(async (tx) => {
           await tx.deleteFrom('leases').where('holder', '=', workflowId).execute();
+          await tx.deleteFrom('quota_reservations').where('operation', '=', workflowId).execute();
           await tx
             .updateTable('operations')
             .set({
@@ -145,10 +159,10 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
     },
 
     /**
-     * Reserve a cluster's name and resolve its specification with the configured presets.
+     * Reserve a cluster's name, resolve its specification with the configured presets, and hold it against the quotas.
      *
-     * @throws FleetError `ClusterExists`, `InvalidInput` when the request names an unknown preset, `NotAllowed` when it
-     *   names what the operator does not let the tenant name
+     * @throws FleetError `ClusterExists`, `QuotaReached`, `InvalidInput` when the request names an unknown preset,
+     *   `NotAllowed` when it names what the operator does not let the tenant name
      */
     async reserveCluster(input: ClusterRef & { request: ClusterRequest }): Promise<ClusterSpec> {
       const { workflowId } = workflowRun();
@@ -157,8 +171,12 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
         ...(config.FLEET_WORKER_NAMESPACE !== undefined && { workerNamespace: config.FLEET_WORKER_NAMESPACE }),
         workerCidrs: config.FLEET_WORKER_CIDRS,
       });
-      const spec = resolve(request);
-      requireAllowed(config.FLEET_TENANT_POLICY ?? DEFAULT_POLICY, tenant, spec);
+      const resolved = resolve(request);
+      requireAllowed(config.FLEET_TENANT_POLICY ?? DEFAULT_POLICY, tenant, resolved);
+      const quotas = await catalog.run('read the quotas', (db) => readQuotas(db, tenant, config.FLEET_QUOTAS));
+      const spec = { ...resolved, maxCollections: quotas.collectionsPerCluster };
+      requireBelow(tenant, quotas, 'collectionsPerCluster', 0, spec.collections.length);
+      if (spec.aws?.create.nodeGroups === true) requireMachineType(tenant, quotas, spec.aws.instanceType);
       const existing = await catalog.cluster(input);
       if (existing !== undefined && existing.created_by !== workflowId && existing.phase !== 'FAILED_TO_CREATE') {
         throw exists(existing);
@@ -173,11 +191,15 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
         reason: null,
       };
       await catalog.run('reserve the name', (db) =>
-        db
-          .insertInto('clusters')
-          .values(row)
-          .onConflict((conflict) => conflict.columns(['tenant', 'cluster']).doUpdateSet(row))
-          .execute(),
+        db.transaction().execute(async (tx) => {
+          await lockTenant(tx, tenant);
+          requireRoom(tenant, quotas, await readUseOfOthers(tx, input), useOf(spec));
+          await tx
+            .insertInto('clusters')
+            .values(row)
+            .onConflict((conflict) => conflict.columns(['tenant', 'cluster']).doUpdateSet(row))
+            .execute();
+        }),
       );
       return spec;
 
@@ -274,6 +296,33 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
       await indexBackup(catalog, input);
     },
   };
+
+  /** Operations whose workflow was terminated still stand as running; they count no more. */
+  async function requireOperationQuota(tenant: string, workflowId: string): Promise<void> {
+    const { quotas, running } = await catalog.run('count the running operations', async (db) => ({
+      quotas: await readQuotas(db, tenant, config.FLEET_QUOTAS),
+      running: (await runningOperations(db, tenant)).filter(({ id }) => id !== workflowId),
+    }));
+    if (running.length < quotas.operationsRunning) return;
+    requireBelow(tenant, quotas, 'operationsRunning', await countOpen(running));
+  }
+
+  /** @throws FleetError `ClusterNotReady` while as many backups of the tenant copy as may: this one waits for its turn */
+  async function requireTurn(tx: Kysely<Database>, tenant: string, workflowId: string): Promise<void> {
+    const { backupsRunning } = await readQuotas(tx, tenant, config.FLEET_QUOTAS);
+    await lockTenant(tx, tenant);
+    const others = (await copyingBackups(tx, tenant)).filter(({ id }) => id !== workflowId);
+    if (others.length < backupsRunning || (await countOpen(others)) < backupsRunning) return;
+    throw new FleetError(
+      'ClusterNotReady',
+      `${others.length} backups of tenant "${tenant}" copy, and its quota "backupsRunning" is ${backupsRunning}; this one waits for its turn.`,
+    );
+  }
+
+  async function countOpen(operations: readonly { id: string; run_id: string }[]): Promise<number> {
+    const open = await Promise.all(operations.map(({ id, run_id: run }) => temporal.isOpen(id, run)));
+    return open.filter(Boolean).length;
+  }
 }
 
 /** A backup as the list shows it. */

@@ -16,6 +16,7 @@ import { freeDisk } from './disk.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { observe, unrest, type Observation } from './observe.ts';
+import { reserveGrowth } from './quota.ts';
 import { POD_SELECTOR, requireAwake } from './peers.ts';
 
 export interface PlannedUpdate extends UpdatePlan {
@@ -49,9 +50,10 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
 
   return {
     /**
-     * Look at the cluster and work out what a change comes to. Nothing is changed.
+     * Look at the cluster and work out what a change comes to. Nothing is changed; what it will take is held against the
+     * tenant's quotas, and reserved for the operation that holds the cluster.
      *
-     * @throws FleetError `UpdateRefused`, `NotAllowed`, `ClusterSuspended`, `ClusterNotFound`; `ClusterNotReady` while
+     * @throws FleetError `UpdateRefused`, `NotAllowed`, `QuotaReached`, `ClusterSuspended`, `ClusterNotFound`; `ClusterNotReady` while
      *   shards are on their way or heal
      */
     async planClusterUpdate({ request, ...ref }: ClusterRef & { request: UpdateRequest }): Promise<PlannedUpdate> {
@@ -89,6 +91,7 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
       const plan = planUpdate(row.spec, request, seen, config.FLEET_QDRANT_RELEASES);
       // Before a backup is taken or a shard moved for a change that could not be made.
       if (plan.steps.length > 0) await refuseFixedFields(deps, ref, row.spec, signal());
+      await reserveGrowth(deps, ref, row.spec, request);
       const versions = observed.cluster.pods.flatMap(({ version }) => parseVersion(version ?? '') ?? []);
       const [oldest] = versions.sort(compareVersions);
       return {

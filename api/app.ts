@@ -9,6 +9,7 @@ import type { Logger } from 'pino';
 import { MAX_BODY_BYTES } from '../src/domain/input/limits.ts';
 import { authenticate } from './auth.ts';
 import type { Api, ApiDeps, ApiEnv } from './context.ts';
+import { LongPolls } from './long-polls.ts';
 import { problem, problemOf, RequestError } from './problem.ts';
 import { backupRoutes } from './routes/backups.ts';
 import { clusterRoutes } from './routes/clusters.ts';
@@ -17,6 +18,7 @@ import { docsRoutes } from './routes/docs.ts';
 import { healthRoutes } from './routes/health.ts';
 import { infrastructureRoutes } from './routes/infrastructure.ts';
 import { operationRoutes } from './routes/operations.ts';
+import { quotaRoutes } from './routes/quotas.ts';
 import { scheduleRoutes } from './routes/schedules.ts';
 
 /** Starts and queries workflows and reads the catalogue; decides nothing about clusters or backups itself. */
@@ -54,7 +56,9 @@ export function createApp(deps: ApiDeps): Api {
   backupRoutes(api, deps);
   scheduleRoutes(api, deps);
   infrastructureRoutes(api, deps);
-  operationRoutes(api, deps);
+  const longPolls = new LongPolls();
+  operationRoutes(api, deps, longPolls);
+  quotaRoutes(api, deps, longPolls);
   docsRoutes(api, deps);
 
   api.notFound((c) => problem(c, 'NotFound', `There is no ${c.req.path}. GET /docs shows what there is.`));

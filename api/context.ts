@@ -6,6 +6,7 @@ import type { RequestIdVariables } from 'hono/request-id';
 import type { Logger } from 'pino';
 import type { Catalog } from '../src/clients/catalog.ts';
 import type { TenantPolicy } from '../src/domain/tenant-policy.ts';
+import type { Quotas } from '../src/domain/quota.ts';
 
 export interface ApiDeps {
   readonly temporal: Client;
@@ -17,6 +18,8 @@ export interface ApiDeps {
   /** Which tenant may name what exists, where this process knows; the workers decide in any case. */
   readonly policy?: TenantPolicy;
   readonly version: string;
+  /** What tenants may have for whom the catalogue says nothing else. */
+  readonly quotas: Quotas;
   readonly logger: Logger;
 }
 

@@ -1,7 +1,8 @@
 /** Why an operation ended without a result, as a code of the closed set. */
 import { WorkflowFailedError, type WorkflowExecutionStatusName } from '@temporalio/client';
 import { ApplicationFailure } from '@temporalio/common';
-import { ERROR_CODES, isErrorCode } from '../src/domain/errors.ts';
+import { isErrorCode } from '../src/domain/errors.ts';
+import { publicFailure } from '../src/domain/public-failure.ts';
 import type { ApiDeps } from './context.ts';
 import { callTemporal } from './temporal.ts';
 
@@ -23,15 +24,9 @@ export function endError(status: keyof typeof ENDS): OperationError {
   return { code, title, detail };
 }
 
-/** A failure by its recorded code. The message is shown only for codes of the closed set, whose messages are for users. */
-export function fleetFailure(code: string, message: string): OperationError {
-  return isErrorCode(code)
-    ? { code, title: ERROR_CODES[code].title, detail: message }
-    : {
-        code: 'Internal',
-        title: ERROR_CODES.Internal.title,
-        detail: 'The history of the workflow in Temporal says why.',
-      };
+/** A failure by its recorded code, without what is for operators only. */
+export function fleetFailure(code: string, message: string, workflowId: string): OperationError {
+  return publicFailure(code, message, `operation "${workflowId}"`);
 }
 
 export async function failureOf(
@@ -47,9 +42,9 @@ export async function failureOf(
   } catch (error) {
     if (!(error instanceof WorkflowFailedError)) throw error;
     const failure = stated(error.cause);
-    return fleetFailure(failure?.type ?? '', failure?.message ?? '');
+    return fleetFailure(failure?.type ?? '', failure?.message ?? '', workflowId);
   }
-  return fleetFailure('', '');
+  return fleetFailure('', '', workflowId);
 }
 
 /**

@@ -3,6 +3,7 @@ import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import { ERROR_CODES, FleetError, type ErrorCode, type FieldError } from '../src/domain/errors.ts';
 import { ANSWERS } from '../src/domain/input/limits.ts';
 import { joined } from '../src/domain/input/problems.ts';
+import { withoutAddresses } from '../src/domain/public-failure.ts';
 import type { ApiContext } from './context.ts';
 
 /** Failures that only HTTP knows, besides the domain's closed set. */
@@ -60,7 +61,12 @@ export function problemOf(error: unknown, c: ApiContext): Response {
     const { status, title } = ERROR_CODES[error.code];
     const errors = error.fields.map(({ field, detail }) => ({ pointer: pointerTo(field), detail }));
     // The message of an outage may name hosts and accounts.
-    const detail = status < 500 ? error.message : `${title}. Try again in a while; GET /readyz tells what is missing.`;
+    const detail =
+      status < 500
+        ? withoutAddresses(error.message)
+        : status === 503
+          ? `${title}. Try again in a while; GET /readyz tells what is missing.`
+          : `${title}. The server has logged the details under the request id.`;
     return problem(c, error.code, detail, errors, status === 503 ? { 'Retry-After': '5' } : {});
   }
   return problem(c, 'Internal', 'The request failed for a reason that the server has logged under the request id.');

@@ -4,6 +4,7 @@ import { WorkflowNotFoundError } from '@temporalio/common';
 import type { OperationRow } from '../src/clients/catalog.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
 import { OPERATION_KINDS, type OperationKind, type Progress, type Step } from '../src/domain/operation.ts';
+import { withoutAddresses } from '../src/domain/public-failure.ts';
 import { FLEET_CLUSTER, FLEET_OPERATION, FLEET_PHASE, FLEET_TENANT } from '../src/temporal-search-attributes.ts';
 import type { ApiDeps } from './context.ts';
 import { endError, failureOf, fleetFailure, type OperationError } from './operation-error.ts';
@@ -64,7 +65,7 @@ export async function readOperation(
     done: endPhase !== undefined,
     phase: endPhase ?? progress?.phase ?? described.typedSearchAttributes.get(FLEET_PHASE) ?? 'running',
     percent: endPhase === 'done' ? 100 : (progress?.percent ?? 0),
-    steps: progress?.steps ?? [],
+    steps: (progress?.steps ?? []).map(visibleStep),
     startedAt: described.startTime.toISOString(),
     ...(described.closeTime !== undefined && { finishedAt: described.closeTime.toISOString() }),
     ...end,
@@ -121,6 +122,11 @@ function kindOf(attribute: string | undefined, workflowType: string): OperationK
   return kinds.find((kind) => kind === attribute) ?? kinds.find((kind) => OPERATION_KINDS[kind] === workflowType);
 }
 
+/** A step tells how far it is, or why it failed; addresses of the installation are not for tenants. */
+function visibleStep(step: Step): Step {
+  return step.message === undefined ? step : { ...step, message: withoutAddresses(step.message) };
+}
+
 /** Undefined when no worker answers in time. */
 async function askProgress(deps: ApiDeps, { workflowId, runId }: WorkflowExecutionDescription) {
   try {
@@ -148,7 +154,7 @@ function viewOfRow(row: OperationRow, deps: ApiDeps): OperationView {
       ? endError('CANCELLED')
       : row.error_code === null
         ? undefined
-        : fleetFailure(row.error_code, row.error_message ?? '');
+        : fleetFailure(row.error_code, row.error_message ?? '', row.id);
   return {
     id: row.id,
     kind: row.kind,

@@ -1,5 +1,6 @@
 /** A backup schedule in Temporal's terms and back. Temporal keeps and fires it; the API keeps nothing. */
 import type { ScheduleDescription, ScheduleOptions, ScheduleSummary } from '@temporalio/client';
+import type { Priority } from '@temporalio/common';
 import { FleetError } from '../src/domain/errors.ts';
 import { FORMATS, formatProblem } from '../src/domain/input/formats.ts';
 import { NUMBERS } from '../src/domain/input/limits.ts';
@@ -65,6 +66,8 @@ export function scheduleOptions(request: ScheduleRequest, taskQueue: string): Sc
   const { tenant, cluster } = request.backup;
   const scheduleId = scheduleIdOf({ tenant, cluster }, request.name);
   const typedSearchAttributes = startAttributes({ tenant, cluster, kind: 'backup' });
+  // The client sends the priority of a schedule's action, which its type does not have.
+  const fair: { priority: Priority } = { priority: { fairnessKey: tenant } };
   return {
     scheduleId,
     spec: {
@@ -81,6 +84,7 @@ export function scheduleOptions(request: ScheduleRequest, taskQueue: string): Sc
       taskQueue,
       args: [request.backup],
       typedSearchAttributes,
+      ...fair,
       staticSummary: `Back up ${tenant}/${cluster} (schedule ${request.name})`,
     },
     policies: { overlap: 'SKIP', catchupWindow: '24h', pauseOnFailure: false },

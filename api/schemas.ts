@@ -365,6 +365,20 @@ export const Operation = z
   })
   .openapi('Operation');
 
+export const QuotaList = z
+  .object({
+    items: z.array(
+      z.object({
+        name: z.string(),
+        description: z.string(),
+        limit: z.number().optional(),
+        used: z.number().optional().openapi({ description: 'Absent where nothing is counted.' }),
+        allowed: z.array(z.string()).optional(),
+      }),
+    ),
+  })
+  .openapi('QuotaList');
+
 export const Problem = z
   .object({
     type: z.string(),

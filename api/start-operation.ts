@@ -7,6 +7,7 @@ import { OPERATION_KINDS, type OperationKind } from '../src/domain/operation.ts'
 import { startAttributes } from '../src/temporal-search-attributes.ts';
 import type { ApiContext, ApiDeps } from './context.ts';
 import { invalidRequest } from './problem.ts';
+import { requireOperation } from './quota.ts';
 import { readOperation, type OperationView } from './read-operation.ts';
 import { callTemporal } from './temporal.ts';
 
@@ -39,7 +40,7 @@ export function accepted(c: ApiContext, operation: OperationView, more: object =
  * 3. The same key with another body is refused. Where the body names the cluster, the id differs too, and the earlier
  *    request is found in the catalogue once a worker has taken it up.
  *
- * @throws RequestError, FleetError `IdempotencyKeyReused`, `TemporalUnavailable`, or what `check` throws
+ * @throws RequestError, FleetError `IdempotencyKeyReused`, `QuotaReached`, `TemporalUnavailable`, or what `check` throws
  */
 export async function startOperation(c: ApiContext, deps: ApiDeps, request: StartRequest): Promise<OperationView> {
   const tenant = c.get('tenant');
@@ -49,6 +50,7 @@ export async function startOperation(c: ApiContext, deps: ApiDeps, request: Star
   const id = `${request.kind}-${clusterKey({ tenant, cluster: request.about ?? request.cluster })}-${suffix}`;
   if (key === undefined) {
     await request.check?.();
+    await requireOperation(deps, tenant, request.kind);
     await startWorkflow(deps, tenant, id, request, {});
     return readOperation(deps, tenant, id, { progress: false });
   }
@@ -59,6 +61,7 @@ export async function startOperation(c: ApiContext, deps: ApiDeps, request: Star
   try {
     await refuseOtherCluster(deps, tenant, request.kind, id, suffix);
     await request.check?.();
+    await requireOperation(deps, tenant, request.kind);
   } catch (error) {
     // The same request may have got through meanwhile, and be the very reason for the refusal.
     const parallel = await replay(deps, tenant, id, requestHash);
@@ -88,6 +91,8 @@ async function startWorkflow(
         workflowIdReusePolicy: 'REJECT_DUPLICATE',
         typedSearchAttributes: startAttributes({ tenant, cluster, kind }),
         staticSummary: summary,
+        // Of tenants that wait for the same workers each has its turn; activities and children inherit it.
+        priority: { fairnessKey: tenant },
         memo,
       }),
     );

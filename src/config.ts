@@ -10,6 +10,7 @@ import { isReservedName } from './domain/input/names.ts';
 import { MAX_TENANT_LENGTH, nameProblem } from './domain/naming.ts';
 import { PRIVATE_CIDRS } from './domain/network-policy.ts';
 import type { TenantPolicy } from './domain/tenant-policy.ts';
+import { DEFAULT_QUOTAS, QUOTAS, type Quotas } from './domain/quota.ts';
 import { RESTORE_VIA } from './domain/restore-via.ts';
 import { DEFAULT_RELEASES, parseVersion } from './domain/releases.ts';
 
@@ -176,6 +177,29 @@ const serviceAccount = z.string().transform((text, context) => {
   return { namespace, name };
 });
 
+const QUOTA_VALUE = z.number().min(0).max(1_000_000_000);
+
+/** `{"clusters": 50, "machineTypes": ["m6i.*"]}`: what applies to tenants for whom the catalogue says nothing else. */
+const quotas = z.string().transform((text, context): Quotas => {
+  const shape = z
+    .strictObject({
+      ...(Object.fromEntries(Object.keys(QUOTAS).map((name) => [name, QUOTA_VALUE])) as Record<
+        keyof typeof QUOTAS,
+        typeof QUOTA_VALUE
+      >),
+      machineTypes: z.array(z.string().regex(/^[a-z0-9.*-]{1,64}$/, 'must be EC2 types such as "m6i.large"')).max(100),
+    })
+    .partial();
+  try {
+    const parsed = shape.safeParse(JSON.parse(text));
+    if (parsed.success) return { ...DEFAULT_QUOTAS, ...(parsed.data as Partial<Quotas>) };
+    for (const { path, message } of parsed.error.issues) context.addIssue(`${path.map(String).join('.')}: ${message}`);
+  } catch (error) {
+    context.addIssue(`is no JSON object such as {"clusters": 50}: ${messageOf(error)}`);
+  }
+  return DEFAULT_QUOTAS;
+});
+
 /** A file of certificates in PEM. */
 const pemFile = z.string().transform((path, context): string => {
   try {
@@ -252,6 +276,8 @@ const schema = z.object({
   FLEET_COLLECTION_PRESETS: presetsFile.default(DEFAULT_PRESETS),
   /** Qdrant image tags that upgrades may pass through; the latest of each minor counts. */
   FLEET_QDRANT_RELEASES: releases.default([...DEFAULT_RELEASES]),
+  /** What tenants may have. */
+  FLEET_QUOTAS: quotas.default(DEFAULT_QUOTAS),
   FLEET_TASK_QUEUE: z.string().min(1).default('fleet'),
   /** Name of the place the worker is in; streams run on the queue `fleet-transfer-<region>`. */
   FLEET_REGION: z
@@ -276,6 +302,7 @@ const schema = z.object({
   FLEET_ENGINE_MAX_BYTES: bytes(256 * MiB, 0, Number.MAX_SAFE_INTEGER),
   FLEET_API_HOST: z.string().min(1).default('127.0.0.1'),
   FLEET_API_PORT: port(8080),
+  FLEET_API_MAX_CONNECTIONS: z.coerce.number().int().min(1).max(100_000).default(2000),
   FLEET_WORKER_HEALTH_HOST: z.string().min(1).default('127.0.0.1'),
   FLEET_WORKER_HEALTH_PORT: port(8081),
   FLEET_WORKFLOW_BUNDLE: z.string().optional(),

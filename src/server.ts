@@ -9,6 +9,7 @@ import { createApp } from '../api/app.ts';
 import { Catalog } from './clients/catalog.ts';
 import { loadApiConfig, type ApiConfig } from './config.ts';
 import { messageOf } from './domain/errors.ts';
+import { HTTP_LIMITS, limitConnections, serverOptions } from './http-limits.ts';
 import { shutdownOnSignal } from './shutdown.ts';
 
 const SHUTDOWN_MS = 10_000;
@@ -34,14 +35,25 @@ function main(config: ApiConfig): void {
     tokens: config.FLEET_API_TOKENS,
     taskQueue: config.FLEET_TASK_QUEUE,
     ...(config.FLEET_TENANT_POLICY !== undefined && { policy: config.FLEET_TENANT_POLICY }),
+    quotas: config.FLEET_QUOTAS,
     version: ownVersion(),
     logger,
   });
 
   const stopping = new AbortController();
-  const server = serve({ fetch: app.fetch, hostname: config.FLEET_API_HOST, port: config.FLEET_API_PORT }, (info) => {
-    logger.info({ address: info.address, port: info.port }, 'listening');
-  });
+  const limits = { ...HTTP_LIMITS, maxConnections: config.FLEET_API_MAX_CONNECTIONS };
+  const server = serve(
+    {
+      fetch: app.fetch,
+      hostname: config.FLEET_API_HOST,
+      port: config.FLEET_API_PORT,
+      serverOptions: serverOptions(limits),
+    },
+    (info) => {
+      logger.info({ address: info.address, port: info.port }, 'listening');
+    },
+  );
+  limitConnections(server, limits);
   const shutdown = shutdownOnSignal({
     timeoutMs: SHUTDOWN_MS,
     logger,

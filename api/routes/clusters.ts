@@ -11,7 +11,9 @@ import {
 import { outputsOf } from '../../src/domain/kubernetes-objects.ts';
 import { namespaceOf } from '../../src/domain/naming.ts';
 import { requireAllowed, requireChangeAllowed } from '../../src/domain/tenant-policy.ts';
+import { publicFailure, withoutAddresses } from '../../src/domain/public-failure.ts';
 import { addRoute, type Api, type ApiContext, type ApiDeps } from '../context.ts';
+import { requireCluster } from '../quota.ts';
 import { clusterNotFound, clusterParam, isClusterName, pageAfter, pageOf, readBody, readQuery } from '../request.ts';
 import { Cluster, DeleteBody, PageQuery, ProvisionBody, RetentionBody, UpdateBody } from '../schemas.ts';
 import { accepted, startOperation } from '../start-operation.ts';
@@ -143,7 +145,8 @@ async function provision(c: ApiContext, deps: ApiDeps): Promise<Response> {
     parse: parseProvisionInput,
   });
   const { cluster } = input;
-  const { nodes } = resolveSpec({ ...input, collections: [] }, {});
+  const spec = resolveSpec({ ...input, collections: [] }, {});
+  const { nodes } = spec;
   const check = async () => {
     if (deps.policy !== undefined) requireAllowed(deps.policy, tenant, input);
     const row = await deps.catalog.cluster({ tenant, cluster });
@@ -153,6 +156,7 @@ async function provision(c: ApiContext, deps: ApiDeps): Promise<Response> {
         `Cluster "${cluster}" exists already and is ${row.phase}. Choose another name.`,
       );
     }
+    await requireCluster(deps, { tenant, cluster }, spec);
   };
   const summary = `Provision ${tenant}/${cluster}: ${nodes} ${nodes === 1 ? 'node' : 'nodes'}`;
   const operation = await startOperation(c, deps, { kind: 'provision', cluster, input, summary, check });
@@ -180,12 +184,24 @@ export async function requireClusterOrBackups(c: ApiContext, deps: ApiDeps): Pro
   if (backup === undefined) await existingCluster(c, deps);
 }
 
+/** Why the cluster is as it is, without what is for operators only. */
+function visibleState({ reason, conditions }: ClusterRow) {
+  const failed = conditions.find(({ type, status }) => type === 'Failed' && status === 'True');
+  const visible = (message: string) =>
+    failed !== undefined && failed.message !== '' && message.startsWith(failed.message)
+      ? publicFailure(failed.reason, message, 'the operation that failed').detail
+      : withoutAddresses(message);
+  return {
+    ...(reason !== null && { reason: visible(reason) }),
+    conditions: conditions.map((condition) => ({ ...condition, message: visible(condition.message) })),
+  };
+}
+
 function viewOfCluster(row: ClusterRow) {
   return {
     name: row.cluster,
     phase: row.phase,
-    ...(row.reason !== null && { reason: row.reason }),
-    conditions: row.conditions,
+    ...visibleState(row),
     ...(row.delete_after !== null && { deleteAfter: row.delete_after.toISOString() }),
     spec: row.spec,
     namespace: row.namespace,

@@ -37,6 +37,8 @@ const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
 
 export function docsRoutes(api: Api, { version }: ApiDeps): void {
+  let document: string | undefined;
+  const files = new Map<string, Promise<Buffer>>();
   addRoute(
     api,
     {
@@ -52,7 +54,8 @@ export function docsRoutes(api: Api, { version }: ApiDeps): void {
         },
       },
     },
-    (c) => c.json(documentOf(api, version)),
+    // Made once: anybody may ask, as often as they like.
+    (c) => c.body((document ??= JSON.stringify(documentOf(api, version))), 200, { 'Content-Type': 'application/json' }),
   );
   addRoute(
     api,
@@ -72,7 +75,9 @@ export function docsRoutes(api: Api, { version }: ApiDeps): void {
     const file = Object.hasOwn(FILES, name) ? FILES[name] : undefined;
     if (file === undefined) return problem(c, 'NotFound', `There is no ${c.req.path}.`);
     const headers = { 'Content-Type': `${file.type}; charset=utf-8`, 'Cache-Control': 'public, max-age=86400' };
-    return c.body(await readFile(file.path), 200, headers);
+    let content = files.get(name);
+    if (content === undefined) files.set(name, (content = readFile(file.path)));
+    return c.body(new Uint8Array(await content), 200, headers);
   });
 }
 

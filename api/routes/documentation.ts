@@ -35,12 +35,16 @@ export function started(more: Record<string, z.ZodType> = {}): Responses {
       ...json(z.object({ operation: Operation, ...more }), 'Accepted. Follow Location, or poll with ?wait=30s.'),
       headers: z.object({ Location: z.string(), 'Retry-After': z.string() }),
     },
+    ...problemsOf(['QuotaReached']),
   };
 }
 
 /** One problem response for each status of the codes. Every protected route may also answer 401 and 503. */
 export function problems(...codes: ErrorCode[]): Responses {
-  const all = [...codes, 'Unauthorized', 'CatalogUnavailable', 'TemporalUnavailable'] as const;
+  return problemsOf([...codes, 'Unauthorized', 'CatalogUnavailable', 'TemporalUnavailable']);
+}
+
+function problemsOf(all: readonly ErrorCode[]): Responses {
   const byStatus = Map.groupBy(all, (code) => ERROR_CODES[code].status);
   return Object.fromEntries(
     [...byStatus].map(([status, list]) => [

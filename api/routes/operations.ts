@@ -3,6 +3,8 @@ import { z } from '@hono/zod-openapi';
 import { WorkflowFailedError, isGrpcCancelledError, isGrpcDeadlineError } from '@temporalio/client';
 import { WorkflowNotFoundError } from '@temporalio/common';
 import { addRoute, type Api, type ApiContext, type ApiDeps } from '../context.ts';
+import type { LongPolls } from '../long-polls.ts';
+import { quotasOf } from '../quota.ts';
 import { identifyOperation, readOperation } from '../read-operation.ts';
 import { readQuery } from '../request.ts';
 import { Operation } from '../schemas.ts';
@@ -22,7 +24,7 @@ const WaitQuery = z.strictObject({
     }),
 });
 
-export function operationRoutes(api: Api, deps: ApiDeps): void {
+export function operationRoutes(api: Api, deps: ApiDeps, longPolls: LongPolls): void {
   addRoute(
     api,
     {
@@ -31,13 +33,20 @@ export function operationRoutes(api: Api, deps: ApiDeps): void {
       tags: ['Operations'],
       summary: 'Look at an operation',
       request: { params: z.object({ operation: param.operation }), query: WaitQuery },
-      responses: { 200: json(Operation, 'The operation'), ...problems('InvalidInput', 'OperationNotFound') },
+      responses: {
+        200: json(Operation, 'The operation'),
+        ...problems('InvalidInput', 'OperationNotFound', 'QuotaReached'),
+      },
     },
     async (c) => {
       const id = operationParam(c);
       const { wait } = readQuery(c, WaitQuery);
-      if (wait !== undefined) await waitForEnd(c, deps, id, Math.min(Number.parseInt(wait, 10), MAX_WAIT_SECONDS));
-      return c.json(await readOperation(deps, c.get('tenant'), id));
+      const tenant = c.get('tenant');
+      if (wait !== undefined) {
+        const seconds = Math.min(Number.parseInt(wait, 10), MAX_WAIT_SECONDS);
+        await longPolls.hold(tenant, await quotasOf(deps, tenant), () => waitForEnd(c, deps, id, seconds));
+      }
+      return c.json(await readOperation(deps, tenant, id));
     },
   );
   addRoute(

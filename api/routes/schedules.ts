@@ -4,6 +4,7 @@ import { ScheduleAlreadyRunning, ScheduleNotFoundError, type ScheduleHandle } fr
 import { FleetError } from '../../src/domain/errors.ts';
 import { addRoute, type Api, type ApiContext, type ApiDeps } from '../context.ts';
 import { invalidRequest } from '../problem.ts';
+import { requireSchedule } from '../quota.ts';
 import { clusterParam, readBody } from '../request.ts';
 import {
   isScheduleName,
@@ -36,7 +37,7 @@ export function scheduleRoutes(api: Api, deps: ApiDeps): void {
       request: { params: z.object({ cluster: param.cluster }), body: body(ScheduleBody) },
       responses: {
         201: { ...json(Schedule, 'The schedule'), headers: z.object({ Location: z.string() }) },
-        ...problems('InvalidInput', 'ClusterNotFound', 'ScheduleExists'),
+        ...problems('InvalidInput', 'ClusterNotFound', 'ScheduleExists', 'QuotaReached'),
       },
     },
     (c) => create(c, deps),
@@ -109,6 +110,7 @@ export function scheduleRoutes(api: Api, deps: ApiDeps): void {
 async function create(c: ApiContext, deps: ApiDeps): Promise<Response> {
   const { tenant, cluster } = await existingCluster(c, deps);
   const request = await readBody(c, { schema: ScheduleBody, fixed: { tenant, cluster }, parse: parseSchedule });
+  await requireSchedule(deps, tenant, request.cron);
   try {
     const description = await callTemporal(deps.temporal, async () => {
       const handle = await deps.temporal.schedule.create(scheduleOptions(request, deps.taskQueue));

@@ -142,6 +142,29 @@ export const migrations: Record<string, Migration> = {
       await sql`create index operations_running on operations (id) where state = 'running'`.execute(db);
     },
   },
+  '2026-11-27-q-quota': {
+    async up(db: Kysely<unknown>): Promise<void> {
+      // What an operator set for one tenant; what is not here is the configuration's.
+      await sql`
+        create table tenant_quotas (
+          tenant text not null,
+          quota text not null,
+          value jsonb not null,
+          changed_at timestamptz not null default now(),
+          primary key (tenant, quota)
+        )`.execute(db);
+      // What a cluster will take once the operation that holds it has changed it.
+      await sql`
+        create table quota_reservations (
+          tenant text not null,
+          cluster text not null,
+          operation text not null,
+          use jsonb not null,
+          primary key (tenant, cluster)
+        )`.execute(db);
+      await sql`create index operations_running_by_tenant on operations (tenant) where state = 'running'`.execute(db);
+    },
+  },
   '2026-11-27-t-truth': {
     async up(db: Kysely<unknown>): Promise<void> {
       await sql`alter table backups add column deleting_since timestamptz`.execute(db);

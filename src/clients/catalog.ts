@@ -21,6 +21,7 @@ import { FleetError, messageOf } from '../domain/errors.ts';
 import type { Identities } from '../domain/lost-disk.ts';
 import type { ClusterRef } from '../domain/naming.ts';
 import type { OperationKind } from '../domain/operation.ts';
+import type { QuotaUse } from '../domain/quota.ts';
 import { migrations } from './catalog-migrations.ts';
 
 interface ClustersTable {
@@ -136,6 +137,22 @@ interface ResourcesTable {
   created_at: Generated<Date>;
 }
 
+/** What an operator set for one tenant. */
+interface TenantQuotasTable {
+  tenant: string;
+  quota: string;
+  value: ColumnType<number | readonly string[], string, string>;
+  changed_at: ColumnType<Date, Date | undefined, Date>;
+}
+
+/** What a cluster will take once `operation`, which holds its lease, has changed it. */
+interface QuotaReservationsTable {
+  tenant: string;
+  cluster: string;
+  operation: string;
+  use: JSONColumnType<QuotaUse>;
+}
+
 interface InstallationTable {
   id: string;
 }
@@ -143,6 +160,8 @@ interface InstallationTable {
 export interface Database {
   resources: ResourcesTable;
   installation: InstallationTable;
+  tenant_quotas: TenantQuotasTable;
+  quota_reservations: QuotaReservationsTable;
   clusters: ClustersTable;
   operations: OperationsTable;
   leases: LeasesTable;

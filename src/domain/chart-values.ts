@@ -31,7 +31,11 @@ export function chartValues(ref: ClusterRef, spec: ClusterSpec): Record<string, 
         valueFrom: { secretKeyRef: { name: API_KEY_SECRET.name, key: API_KEY_SECRET.alternate, optional: true } },
       },
     ],
-    config: nested({ ...spec.config, 'cluster.enabled': true }),
+    config: nested({
+      ...spec.config,
+      'cluster.enabled': true,
+      ...(spec.maxCollections !== undefined && { 'storage.max_collections': spec.maxCollections }),
+    }),
     // No pod is restarted by itself: we take them one by one, and wait for its replicas before the next.
     updateStrategy: { type: 'OnDelete' },
     ...(spec.keyRevision !== undefined && {

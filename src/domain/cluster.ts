@@ -116,6 +116,8 @@ export interface ClusterSpec {
   readonly suspended?: boolean;
   /** Which state of the API key's Secret the pods were started with; counts up while the key is rotated. */
   readonly keyRevision?: number;
+  /** The most collections that Qdrant lets exist; the tenant's quota when the cluster was made. */
+  readonly maxCollections?: number;
 }
 
 /** Collection presets by name, from the configuration. */

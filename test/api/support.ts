@@ -7,6 +7,7 @@ import { createApp } from '../../api/app.ts';
 import type { ApiDeps } from '../../api/context.ts';
 import { Catalog } from '../../src/clients/catalog.ts';
 import { DEFAULT_PRESETS, resolveSpec } from '../../src/domain/cluster.ts';
+import { DEFAULT_QUOTAS } from '../../src/domain/quota.ts';
 import { namespaceOf } from '../../src/domain/naming.ts';
 
 export const TOKENS = { mine: 'token-of-mine-0123456789abcd', other: 'token-of-other-0123456789abc' } as const;
@@ -38,6 +39,7 @@ export async function startApi(overrides: Partial<ApiDeps> = {}) {
       [TOKENS.other, other],
     ]),
     taskQueue: `api-test-${run}`,
+    quotas: DEFAULT_QUOTAS,
     version: '1.2.3',
     logger,
     ...overrides,

@@ -9,14 +9,16 @@ import {
   setCurrentDetails,
   setHandler,
   upsertSearchAttributes,
+  workflowInfo,
 } from '@temporalio/workflow';
 import type { OperationEnd } from '../../activities/catalog.ts';
 import { FleetError, messageOf } from '../../src/domain/errors.ts';
 import { stepTable, type OperationKind, type Progress, type Step } from '../../src/domain/operation.ts';
 import type { ClusterRef } from '../../src/domain/naming.ts';
-import { FLEET_PHASE, startAttributes } from '../../src/temporal-search-attributes.ts';
+import { publicFailure } from '../../src/domain/public-failure.ts';
+import { FLEET_PHASE, SCHEDULED_START_TIME, startAttributes } from '../../src/temporal-search-attributes.ts';
 import { persistent, recorded } from './activity-proxies.ts';
-import { isFailure, leftoversOf, reasonOf, toWorkflowFailure } from './failures.ts';
+import { isFailure, leftoversOf, reasonOf, toWorkflowFailure, type Reason } from './failures.ts';
 import { Saga } from './saga.ts';
 import { Tidying, type Tidied } from './tidying.ts';
 
@@ -67,7 +69,7 @@ export class Operation {
       return result;
     } catch (error) {
       if (isFailure(error)) {
-        const message = isCancellation(error) ? 'cancelled' : reasonOf(error).message;
+        const message = isCancellation(error) ? 'cancelled' : stepMessage(reasonOf(error));
         this.#set(name, { phase: 'failed', finishedAt: now(), message: message.slice(0, 500) });
       }
       throw error;
@@ -196,7 +198,7 @@ export async function runOperation<T extends Record<string, unknown>>(
   let answer: T;
   let tidied: Tidied;
   try {
-    await persistent.registerOperation({ ...ref, kind });
+    await persistent.registerOperation({ ...ref, kind, counted: isCounted() });
     answer = await body(operation);
     // An activity that ignores cancellation lets the body come to its end; being cancelled has to win all the same.
     if (!operation.isPastReturn && CancellationScope.current().consideredCancelled) {
@@ -217,6 +219,17 @@ export async function runOperation<T extends Record<string, unknown>>(
   operation.finish('done');
   await CancellationScope.nonCancellable(() => recordEnd({ state: 'done', result }, tidied));
   return result;
+}
+
+/** The step's message reaches tenants, the history does not: an outage and what nobody foresaw show their title. */
+function stepMessage({ code, message }: Reason): string {
+  return publicFailure(code, message, 'the workflow').detail;
+}
+
+/** Neither a part of another operation nor what a schedule started takes from the tenant's quota of operations. */
+function isCounted(): boolean {
+  const { parent, typedSearchAttributes } = workflowInfo();
+  return parent === undefined && typedSearchAttributes.get(SCHEDULED_START_TIME) === undefined;
 }
 
 /** Why the operation ends: cancelled exactly when somebody asked for it, whatever the body ran into then. */

@@ -26,6 +26,8 @@ export function temporalPart(options: { program: string; dataDir: string; ports:
       // Both take whatever port is free unless told otherwise, which may be one that another part is about to use.
       `--metrics-port=${ports.temporalMetrics}`,
       `--http-port=${ports.temporalHttp}`,
+      // Off by default: tasks of one task queue take turns by their fairness key, which is the tenant.
+      '--dynamic-config-value=matching.enableFairness=true',
       ...Object.entries(SEARCH_ATTRIBUTES).map(([name, type]) => `--search-attribute=${name}=${type}`),
     ],
     env: { TEMPORAL_DISABLE_VERSION_CHECK: 'true' },
