@@ -34,7 +34,7 @@ export function chartValues(ref: ClusterRef, spec: ClusterSpec): Record<string, 
     config: nested({
       ...spec.config,
       'cluster.enabled': true,
-      ...(spec.maxCollections !== undefined && { 'storage.max_collections': spec.maxCollections }),
+      ...maxCollections(spec),
     }),
     // No pod is restarted by itself: we take them one by one, and wait for its replicas before the next.
     updateStrategy: { type: 'OnDelete' },
@@ -84,6 +84,13 @@ export function chartValues(ref: ClusterRef, spec: ClusterSpec): Record<string, 
     ...(nodeSelector !== undefined && { nodeSelector }),
     ...(tolerations !== undefined && { tolerations }),
   };
+}
+
+/** The tenant's quota, or fewer where the cluster's own configuration says so. */
+function maxCollections({ maxCollections: most, config }: ClusterSpec): QdrantSettings {
+  const own = config?.['storage.max_collections'];
+  if (most === undefined) return {};
+  return { 'storage.max_collections': typeof own === 'number' ? Math.min(own, most) : most };
 }
 
 /** What a node asks for where the request says nothing: enough to start, little enough for a small machine. */
