@@ -12,6 +12,7 @@ import { requireWorkerLocation } from '../src/domain/network-policy.ts';
 import type { OperationKind } from '../src/domain/operation.ts';
 import { DEFAULT_POLICY, requireAllowed } from '../src/domain/tenant-policy.ts';
 import { requireBelow, requireMachineType, requireRoom, useOf } from '../src/domain/quota.ts';
+import { PLAINTEXT_ADVICE } from '../src/domain/plaintext.ts';
 import { workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 
@@ -177,6 +178,12 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
       const spec = { ...resolved, maxCollections: quotas.collectionsPerCluster };
       requireBelow(tenant, quotas, 'collectionsPerCluster', 0, spec.collections.length);
       if (spec.aws?.create.nodeGroups === true) requireMachineType(tenant, quotas, spec.aws.instanceType);
+      if (spec.tls !== true && config.FLEET_QDRANT_RESOLVER === 'dns' && !config.FLEET_ALLOW_PLAINTEXT) {
+        throw new FleetError(
+          'PlaintextRefused',
+          `${tenant}/${cluster} was asked for without TLS ("tls": false), and its nodes are other machines. Leave "tls" out. ${PLAINTEXT_ADVICE}`,
+        );
+      }
       const existing = await catalog.cluster(input);
       if (existing !== undefined && existing.created_by !== workflowId && existing.phase !== 'FAILED_TO_CREATE') {
         throw exists(existing);
@@ -205,7 +212,7 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
 
       function resolve(wanted: ClusterRequest): ClusterSpec {
         try {
-          return resolveSpec(wanted, config.FLEET_COLLECTION_PRESETS);
+          return resolveSpec(wanted, config.FLEET_COLLECTION_PRESETS, { tls: config.FLEET_QDRANT_TLS });
         } catch (error) {
           if (error instanceof RangeError) throw new FleetError('InvalidInput', messageOf(error));
           throw error;

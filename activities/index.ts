@@ -11,6 +11,7 @@ import { createAwsSweepActivities } from './aws-sweep.ts';
 import { createBackupLaneActivities } from './backup-lanes.ts';
 import { createBackupStoreActivities } from './backup-store.ts';
 import { createApiKeyActivities } from './api-key.ts';
+import { createCertificateActivities } from './certificates.ts';
 import { createCatalogActivities } from './catalog.ts';
 import { createChoreActivities } from './chores.ts';
 import { createClusterUpdateActivities } from './cluster-update.ts';
@@ -45,6 +46,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createClusterUpdateActivities(deps),
     ...createShardMoveActivities(deps),
     ...createApiKeyActivities(deps),
+    ...createCertificateActivities(deps),
     ...createBackupLaneActivities(deps),
     ...createBackupStoreActivities(deps),
     ...createRecoveryActivities(deps),

@@ -20,7 +20,7 @@ export async function openSnapshot(
 ): Promise<{ source: SnapshotSource; where: string }> {
   const { client } = await peerById(deps, ref, task.peer, signal());
   const url = client.shardSnapshotUrl(task.collection, task.shard, snapshot.name);
-  const source = await SnapshotSource.open(url, client.authHeaders(), signal());
+  const source = await SnapshotSource.open(url, client.authHeaders(), signal(), client.trust);
   const where = `snapshot ${snapshot.name} of peer ${task.peer}`;
   if (source.size !== snapshot.size) {
     throw mismatch(`${where} has ${source.size} bytes, Qdrant announced ${snapshot.size}`);

@@ -3,8 +3,11 @@ import { QdrantClient, type ClusterInfo } from '../src/clients/qdrant.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
 import { strangers } from '../src/domain/membership.ts';
 import { API_KEY_SECRET, namespaceOf, RELEASE_NAME, type ClusterRef } from '../src/domain/naming.ts';
+import { isLoopback, PLAINTEXT_ADVICE } from '../src/domain/plaintext.ts';
 import { whyNotStarting } from '../src/domain/pod-trouble.ts';
+import { serverNameOf } from '../src/domain/tls.ts';
 import type { ActivityDeps } from './deps.ts';
+import { authoritiesOf } from './trust.ts';
 
 export interface Peer {
   /** Qdrant's peer id, a decimal number of up to 64 bits. */
@@ -39,15 +42,16 @@ export const POD_SELECTOR = `app.kubernetes.io/name=qdrant,app.kubernetes.io/ins
  * @param patience milliseconds that a peer has for each answer; default: as long as the client waits
  */
 export async function survey(
-  { clusters, config }: PeerDeps,
+  { catalog, clusters, config }: PeerDeps,
   ref: ClusterRef,
   signal: AbortSignal,
   patience?: number,
 ): Promise<{ peers: Peer[]; unreachable: Unreachable[] }> {
   const namespace = namespaceOf(ref);
   const { kubernetes } = await clusters.of(ref);
-  const [pods, apiKey] = await Promise.all([
+  const [pods, authorities, apiKey] = await Promise.all([
     kubernetes.pods(namespace, POD_SELECTOR),
+    authoritiesOf({ catalog, kubernetes }, ref),
     kubernetes.secretValue(namespace, API_KEY_SECRET.name, API_KEY_SECRET.key),
   ]);
   if (apiKey === undefined) {
@@ -73,8 +77,16 @@ export async function survey(
         unreachable.push({ name, reason: because, ...place, ...(trouble !== undefined && { trouble }) });
         return;
       }
-      const url = `http://${host}:${config.FLEET_QDRANT_HTTP_PORT}`;
-      const client = new QdrantClient({ url, apiKey, signal, ...(patience !== undefined && { patience }) });
+      if (authorities === undefined && !config.FLEET_ALLOW_PLAINTEXT && !isLoopback(host)) {
+        throw plaintextRefused(ref);
+      }
+      const client = new QdrantClient({
+        url: `${authorities === undefined ? 'http' : 'https'}://${host}:${config.FLEET_QDRANT_HTTP_PORT}`,
+        apiKey,
+        signal,
+        ...(patience !== undefined && { patience }),
+        ...(authorities !== undefined && { trust: { ...authorities, servername: serverNameOf(ref, name) } }),
+      });
       try {
         const view = await client.cluster();
         peers.push({ id: view.peerId, name, client, view });
@@ -92,6 +104,14 @@ export async function survey(
   const members = peers.filter((peer) => !alone.includes(peer));
   members.sort((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }));
   return { peers: members, unreachable };
+}
+
+function plaintextRefused({ tenant, cluster }: ClusterRef): FleetError {
+  return new FleetError(
+    'PlaintextRefused',
+    `${tenant}/${cluster} was made without TLS, and its API key would go to other machines in plain text. Nothing was sent. ` +
+      `Restore a backup into a new cluster, which has TLS. ${PLAINTEXT_ADVICE}`,
+  );
 }
 
 /**

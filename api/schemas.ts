@@ -115,6 +115,9 @@ export const ProvisionBody = z
       })
       .optional()
       .openapi({ description: 'Who may reach ports 6333 and 6334 besides the fleet itself.' }),
+    tls: z.boolean().optional().openapi({
+      description: 'TLS on all ports, for the whole life of the cluster; default as configured, which is yes.',
+    }),
     collections: z
       .array(
         z.strictObject({
@@ -178,6 +181,23 @@ export const RotateBody = z
     }),
   })
   .openapi('RotateRequest');
+
+export const RotateCertificatesBody = z
+  .strictObject({
+    ...RotateBody.shape,
+    graceSeconds: z.int().min(0).max(86_400).optional().openapi({
+      description: 'Time for users of the cluster to take up the new authority; default 300.',
+    }),
+    authority: z
+      .boolean()
+      .optional()
+      .openapi({ description: 'A new authority as well; restarts all pods three times.' }),
+    newKey: z.boolean().optional().openapi({ description: 'A new private key as well.' }),
+    onlyIfDue: z.boolean().optional().openapi({
+      description: 'Do nothing while the certificate has more than a third of its life left.',
+    }),
+  })
+  .openapi('RotateCertificatesRequest');
 
 export const BackupBody = z
   .strictObject({
@@ -292,6 +312,7 @@ export const Cluster = z
         httpPort: z.int(),
         grpcPort: z.int(),
         apiKeySecret: z.object({ name: z.string(), key: z.string() }),
+        caSecret: z.object({ name: z.string(), key: z.string() }).optional(),
         internalLoadBalancer: z.string().optional(),
       })
       .optional()

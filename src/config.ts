@@ -11,13 +11,16 @@ import { MAX_TENANT_LENGTH, nameProblem } from './domain/naming.ts';
 import { PRIVATE_CIDRS } from './domain/network-policy.ts';
 import type { TenantPolicy } from './domain/tenant-policy.ts';
 import { DEFAULT_QUOTAS, QUOTAS, type Quotas } from './domain/quota.ts';
+import { isLoopback, isPlaintextDatabase, isPlaintextUrl, PLAINTEXT_ADVICE } from './domain/plaintext.ts';
 import { RESTORE_VIA } from './domain/restore-via.ts';
 import { DEFAULT_RELEASES, parseVersion } from './domain/releases.ts';
 
-const flag = z
-  .enum(['true', 'false'])
-  .default('false')
-  .transform((text) => text === 'true');
+const flagOf = (fallback: 'true' | 'false') =>
+  z
+    .enum(['true', 'false'])
+    .default(fallback)
+    .transform((text) => text === 'true');
+const flag = flagOf('false');
 const port = (fallback: number) => z.coerce.number().int().min(1).max(65_535).default(fallback);
 const bytes = (fallback: number, min: number, max: number) =>
   z.coerce.number().int().min(min).max(max).default(fallback);
@@ -214,6 +217,27 @@ const pemFile = z.string().transform((path, context): string => {
 
 /** A PEM file of authorities that are trusted beside the ones that Node trusts. */
 const certificates = pemFile.transform((text): readonly string[] => [...getCACertificates('default'), text]);
+/** `AWS_PROFILE,HOME`: names of variables that Helm gets as well. Never those of the fleet itself. */
+const variableNames = z.string().transform((text, context): readonly string[] => {
+  const names = text.split(',').map((name) => name.trim());
+  for (const name of names) {
+    if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) context.addIssue(`"${name}" is no name of a variable`);
+    else if (/^(FLEET_|TEMPORAL_|DATABASE_URL$|PG)/.test(name)) context.addIssue(`${name} is the worker's alone`);
+  }
+  return names;
+});
+
+/** `ClusterIssuer/internal-ca` */
+const issuer = z
+  .string()
+  .regex(
+    /^(Issuer|ClusterIssuer)\/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/,
+    'must be "ClusterIssuer/<name>" or "Issuer/<name>"',
+  )
+  .transform((text) => {
+    const [kind = '', name = ''] = text.split('/');
+    return { kind, name };
+  });
 
 const schema = z.object({
   /** PostgreSQL, such as `postgres://user:password@host:5432/fleet`. */
@@ -236,6 +260,12 @@ const schema = z.object({
   KUBECONFIG: z.string().optional(),
   FLEET_QDRANT_RESOLVER: z.enum(['pod-ip', 'dns']).default('dns'),
   FLEET_QDRANT_HTTP_PORT: port(6333),
+  /** Whether a new cluster that does not say gets TLS on all of its ports. */
+  FLEET_QDRANT_TLS: flagOf('true'),
+  /** Whether connections to other machines may go without TLS. */
+  FLEET_ALLOW_PLAINTEXT: flag,
+  /** Issuer of cert-manager, where the Kubernetes cluster has cert-manager; else the fleet issues certificates itself. */
+  FLEET_CERT_ISSUER: issuer.optional(),
   /** Where the workers are, for the clusters' network policies. */
   FLEET_WORKER_NAMESPACE: z.string().min(1).optional(),
   FLEET_WORKER_CIDRS: cidrs.default([]),
@@ -270,6 +300,8 @@ const schema = z.object({
   /** How long AWS may take to list what it has just made. */
   FLEET_AWS_CONSISTENCY_SECONDS: z.coerce.number().min(0).max(600).default(60),
   FLEET_HELM_BIN: z.string().min(1).default('helm'),
+  /** Variables that reach Helm besides the usual ones, for the credential plugins of a kubeconfig. */
+  FLEET_HELM_ENV: variableNames.default([]),
   FLEET_HELM_CHART: z.string().min(1).default('qdrant'),
   FLEET_HELM_REPOSITORY: z.string().optional(),
   FLEET_HELM_CHART_VERSION: z.string().optional(),
@@ -326,12 +358,56 @@ const PRODUCTION_CHART_VERSION = '1.19.0';
  * @throws Error whose message lists every bad variable, and no value
  */
 export function loadConfig(env: NodeJS.ProcessEnv): Config {
-  return withChart(parse(schema, env));
+  const config = parse(schema, env);
+  refusePlaintext(config, plaintextHops(config, env));
+  return withChart(config);
 }
 
 /** The API's configuration: the worker's, and the tokens. */
 export function loadApiConfig(env: NodeJS.ProcessEnv): ApiConfig {
-  return withChart(parse(apiSchema, env));
+  const config = parse(apiSchema, env);
+  const { FLEET_API_HOST: host } = config;
+  const listens = isLoopback(host) ? [] : [`FLEET_API_HOST: callers would send their tokens to ${host} without TLS`];
+  refusePlaintext(config, [...plaintextHops(config, env), ...listens]);
+  return withChart(config);
+}
+
+/** Each hop without TLS that the configuration leads to, by the variable that it comes from. */
+function plaintextHops(config: Config, env: NodeJS.ProcessEnv): string[] {
+  const urls = ['FLEET_S3_ENDPOINT', 'FLEET_S3_NODE_ENDPOINT', 'FLEET_AWS_ENDPOINT'] as const;
+  const hops = urls.flatMap((name) => {
+    const url = config[name];
+    return url !== undefined && isPlaintextUrl(url) ? [`${name}: is plain HTTP to ${new URL(url).host}`] : [];
+  });
+  if (isPlaintextDatabase(config.DATABASE_URL, env['PGSSLMODE'])) {
+    const { hostname } = new URL(config.DATABASE_URL);
+    hops.push(`DATABASE_URL: reaches ${hostname} without verified TLS; add "sslmode=verify-full"`);
+  }
+  if (!config.FLEET_QDRANT_TLS && config.FLEET_QDRANT_RESOLVER === 'dns') {
+    hops.push('FLEET_QDRANT_TLS: new clusters would be without TLS');
+  }
+  return hops;
+}
+
+function refusePlaintext({ FLEET_ALLOW_PLAINTEXT: allowed }: Config, hops: readonly string[]): void {
+  if (allowed || hops.length === 0) return;
+  const lines = hops.map((hop) => `  ${hop}`).join('\n');
+  throw new Error(`The configuration has connections without TLS to other machines:\n${lines}\n${PLAINTEXT_ADVICE}`);
+}
+
+/**
+ * @param connection how Temporal is reached, as Temporal's own configuration says
+ * @throws Error when that is another machine, without TLS, and nobody has allowed it
+ */
+export function refusePlaintextTemporal(
+  config: Config,
+  { address = '127.0.0.1:7233', tls, apiKey }: { address?: string; tls?: unknown; apiKey?: unknown },
+): void {
+  const host = address.replace(/:\d+$/, '');
+  // With an API key the client turns TLS on by itself.
+  const secure = typeof tls === 'boolean' ? tls : Boolean(tls) || apiKey !== undefined;
+  if (secure || isLoopback(host)) return;
+  refusePlaintext(config, [`TEMPORAL_ADDRESS: ${address} is reached without TLS; set TEMPORAL_TLS=true`]);
 }
 
 function parse<S extends z.ZodType>(shape: S, env: NodeJS.ProcessEnv): z.output<S> {

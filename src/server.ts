@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs';
 import { pino, type Logger } from 'pino';
 import { createApp } from '../api/app.ts';
 import { Catalog } from './clients/catalog.ts';
-import { loadApiConfig, type ApiConfig } from './config.ts';
+import { loadApiConfig, refusePlaintextTemporal, type ApiConfig } from './config.ts';
 import { messageOf } from './domain/errors.ts';
 import { HTTP_LIMITS, limitConnections, serverOptions } from './http-limits.ts';
 import { shutdownOnSignal } from './shutdown.ts';
@@ -24,7 +24,7 @@ function main(config: ApiConfig): void {
     level: config.FLEET_LOG_LEVEL,
     redact: ['authorization', '*.authorization', '*.headers.authorization', 'req.headers.authorization'],
   });
-  const { connectionOptions, namespace } = loadClientConnectConfig();
+  const { connectionOptions, namespace } = connectConfig(config);
   // Lazy: the API starts without Temporal and says so at /readyz.
   const connection = Connection.lazy(connectionOptions);
   const temporal = new Client({ connection, ...(namespace !== undefined && { namespace }) });
@@ -101,6 +101,17 @@ function readConfig(): ApiConfig {
     console.error(messageOf(error));
     return process.exit(1);
   }
+}
+
+function connectConfig(config: ApiConfig): ReturnType<typeof loadClientConnectConfig> {
+  const found = loadClientConnectConfig();
+  try {
+    refusePlaintextTemporal(config, found.connectionOptions);
+  } catch (error) {
+    console.error(messageOf(error));
+    return process.exit(1);
+  }
+  return found;
 }
 
 function ownVersion(): string {

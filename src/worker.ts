@@ -22,7 +22,7 @@ import type { BackupStore } from './clients/s3.ts';
 import { roleIdentity } from './clients/delete-identity.ts';
 import type { StoreOptions } from './clients/s3.ts';
 import { BackupStores } from './clients/stores.ts';
-import { loadConfig, type Config } from './config.ts';
+import { loadConfig, refusePlaintextTemporal, type Config } from './config.ts';
 import { messageOf } from './domain/errors.ts';
 import { Providers } from './providers/index.ts';
 import { BUNDLER_OPTIONS, WORKFLOWS } from './workflow-bundle.ts';
@@ -34,6 +34,7 @@ async function main(): Promise<void> {
   const config = loadConfig(process.env);
   Runtime.install({ logger: new DefaultLogger(config.FLEET_LOG_LEVEL.toUpperCase() as LogLevel, writeJson) });
   const { connectionOptions, namespace } = loadClientConnectConfig();
+  refusePlaintextTemporal(config, connectionOptions);
   const connection = await connectTemporal(connectionOptions);
   const client = new Client({ connection, ...(namespace !== undefined && { namespace }) });
   const catalog = new Catalog(config.DATABASE_URL);

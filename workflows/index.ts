@@ -4,6 +4,7 @@ export { BackupPeer } from './backup-peer.ts';
 export { DeleteCluster } from './delete-cluster.ts';
 export { InfrastructureSweep } from './infrastructure-sweep.ts';
 export { ProvisionCluster } from './provision-cluster.ts';
+export { RotateCertificates } from './rotate-certificates.ts';
 export { RotateApiKey } from './rotate-api-key.ts';
 export { ResumeCluster, SuspendCluster } from './suspend-cluster.ts';
 export { UpdateCluster } from './update-cluster.ts';

@@ -76,7 +76,11 @@ export async function ResumeCluster(
     return change.settle(async () => {
       await change.enter('RESUMING');
       const started = machines ? await operation.step(START_MACHINES, () => startMachines(ref, spec)) : 0;
-      await operation.step(RESUME.start, () => change.apply({ suspended: false }));
+      // It may have slept for as long as its certificate was good.
+      const issued = spec.tls === true ? await control.ensureCertificates(ref) : undefined;
+      await operation.step(RESUME.start, () =>
+        change.apply({ suspended: false, ...(issued && { certificateRevision: issued.revision }) }),
+      );
       await operation.step(RESUME.whole, async () => {
         await change.awaitWhole();
         await trimMachines(ref, spec, started);

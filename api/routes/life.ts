@@ -1,11 +1,16 @@
 /** `/v1/clusters/{cluster}/…`: suspend, resume, rotate the API key, take a deletion back. */
 import { z } from '@hono/zod-openapi';
 import { FleetError } from '../../src/domain/errors.ts';
-import { parseResumeInput, parseRotateInput, parseSuspendInput } from '../../src/domain/input.ts';
+import {
+  parseResumeInput,
+  parseRotateCertificatesInput,
+  parseRotateInput,
+  parseSuspendInput,
+} from '../../src/domain/input.ts';
 import { addRoute, type Api, type ApiContext, type ApiDeps } from '../context.ts';
 import { readOperation } from '../read-operation.ts';
 import { clusterParam, readBody, type BodyRule } from '../request.ts';
-import { NoBody, ResumeBody, RotateBody } from '../schemas.ts';
+import { NoBody, ResumeBody, RotateBody, RotateCertificatesBody } from '../schemas.ts';
 import { accepted, startOperation } from '../start-operation.ts';
 import { callTemporal } from '../temporal.ts';
 import { existingCluster } from './clusters.ts';
@@ -15,7 +20,7 @@ const request = { params: z.object({ cluster: param.cluster }), headers: startHe
 
 export function lifeRoutes(api: Api, deps: ApiDeps): void {
   const change = <T extends object>(
-    kind: 'suspend' | 'resume' | 'rotate-key',
+    kind: 'suspend' | 'resume' | 'rotate-key' | 'rotate-certificates',
     summary: string,
     verb: string,
     rule: Pick<BodyRule<T>, 'schema' | 'parse'>,
@@ -43,6 +48,10 @@ export function lifeRoutes(api: Api, deps: ApiDeps): void {
   change('rotate-key', 'Give the cluster a new API key, without a failed request', 'Rotate the API key of', {
     schema: RotateBody,
     parse: parseRotateInput,
+  });
+  change('rotate-certificates', 'Renew the certificates, without a failed request', 'Rotate the certificates of', {
+    schema: RotateCertificatesBody,
+    parse: parseRotateCertificatesInput,
   });
   addRoute(
     api,

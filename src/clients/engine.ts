@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { execa, ExecaError } from 'execa';
 import { FleetError } from '../domain/errors.ts';
+import { bareEnv } from './child-env.ts';
 
 /** What the engine finds in a shard snapshot. */
 export interface OpenedShard {
@@ -55,7 +56,9 @@ export async function openShard(
   try {
     const { stdout } = await execa(python, [SCRIPT, snapshot, folder, ...chosen], {
       // No compiled modules beside the script, where nothing may be written.
-      env: { PYTHONDONTWRITEBYTECODE: '1' },
+      env: { ...bareEnv(), PYTHONDONTWRITEBYTECODE: '1' },
+      // It opens what came from a bucket: none of the worker's secrets are within its reach.
+      extendEnv: false,
       cancelSignal: signal,
       forceKillAfterDelay: 2000,
       maxBuffer: 1024 * 1024,

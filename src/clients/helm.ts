@@ -1,11 +1,14 @@
 /** The Helm binary, called with argument lists and never through a shell. Values travel by standard input. */
 import { execa, ExecaError } from 'execa';
 import { FleetError } from '../domain/errors.ts';
+import { helmEnv } from './child-env.ts';
 
 export interface HelmOptions {
   /** Path or name of the binary. */
   readonly binary: string;
   readonly kubeconfig?: string;
+  /** Names of further variables that reach Helm, for the credential plugins of a kubeconfig. */
+  readonly env?: readonly string[];
 }
 
 /** Which chart to install: a name in a repository, an `oci://` reference, or a folder. */
@@ -34,11 +37,13 @@ interface InstallOptions {
 
 export class Helm {
   readonly #binary: string;
-  readonly #env: Record<string, string>;
+  readonly #kubeconfig: string | undefined;
+  readonly #passed: readonly string[];
 
-  constructor({ binary, kubeconfig }: HelmOptions) {
+  constructor({ binary, kubeconfig, env = [] }: HelmOptions) {
     this.#binary = binary;
-    this.#env = kubeconfig === undefined ? {} : { KUBECONFIG: kubeconfig };
+    this.#kubeconfig = kubeconfig;
+    this.#passed = env;
   }
 
   /** The release, or `undefined` when there is none. */
@@ -126,7 +131,9 @@ export class Helm {
 
   async #run(args: string[], input?: string, signal?: AbortSignal): Promise<{ stdout: string }> {
     return execa(this.#binary, args, {
-      env: this.#env,
+      // The worker's environment holds the keys of the store, the catalogue and Temporal; a chart has no business with them.
+      env: helmEnv(this.#kubeconfig, this.#passed),
+      extendEnv: false,
       ...(input !== undefined && { input }),
       ...(signal !== undefined && { cancelSignal: signal }),
       // Helm leaves a release in pending-install when it is killed, so give it time to finish its writes.

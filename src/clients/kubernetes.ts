@@ -190,11 +190,12 @@ export class Kubernetes {
     name: string,
     values: Record<string, string>,
     labels: Record<string, string>,
+    annotations: Record<string, string> = {},
   ): Promise<boolean> {
     return orConflict(`create secret ${namespace}/${name}`, () =>
       this.#core.createNamespacedSecret({
         namespace,
-        body: { metadata: { name, labels }, type: 'Opaque', stringData: values },
+        body: { metadata: { name, labels, annotations }, type: 'Opaque', stringData: values },
       }),
     );
   }

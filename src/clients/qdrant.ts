@@ -1,6 +1,7 @@
 /** Qdrant's REST API, as far as the fleet uses it. One client speaks to one peer; nothing here goes through a Service. */
 import { Agent, request } from 'undici';
 import { FleetError, messageOf } from '../domain/errors.ts';
+import { agentFor, whyUntrusted, type ServerTrust } from './server-trust.ts';
 
 /** `GET /cluster`. Peer ids are strings here: old clusters have ids beyond 2^53. */
 export interface ClusterInfo {
@@ -58,9 +59,11 @@ export interface Alias {
 }
 
 export interface QdrantClientOptions {
-  /** Such as `http://10.0.1.7:6333`. */
+  /** Such as `https://10.0.1.7:6333`. */
   readonly url: string;
   readonly apiKey?: string;
+  /** Needed for `https`: whom to trust, and by which name the peer has to show itself. */
+  readonly trust?: ServerTrust;
   readonly signal?: AbortSignal;
   /** Milliseconds that no call may exceed. */
   readonly patience?: number;
@@ -86,7 +89,9 @@ interface Telemetry {
  * Snapshot creation and recovery answer only when they are done, which may take hours. Their callers watch the node
  * meanwhile, see watched-call.ts; the HTTP client does not bound them.
  */
-const agent = new Agent({ headersTimeout: 0, bodyTimeout: 0, keepAliveTimeout: 4000, connect: { timeout: 5000 } });
+const TIMEOUTS = { headersTimeout: 0, bodyTimeout: 0, keepAliveTimeout: 4000 } as const;
+const CONNECT = { timeout: 5000 } as const;
+const plain = new Agent({ ...TIMEOUTS, connect: CONNECT });
 
 /** Milliseconds that an ordinary call may take. */
 const CALL_TIMEOUT = 30_000;
@@ -96,12 +101,19 @@ export class QdrantClient {
   readonly #apiKey: string | undefined;
   readonly #signal: AbortSignal | undefined;
   readonly #patience: number | undefined;
+  readonly #trust: ServerTrust | undefined;
 
-  constructor({ url, apiKey, signal, patience }: QdrantClientOptions) {
+  constructor({ url, apiKey, signal, patience, trust }: QdrantClientOptions) {
     this.url = url.replace(/\/$/, '');
     this.#apiKey = apiKey;
     this.#signal = signal;
     this.#patience = patience;
+    this.#trust = trust;
+  }
+
+  /** For callers who stream by themselves: what their connections have to check. */
+  get trust(): ServerTrust | undefined {
+    return this.#trust;
   }
 
   /** The same peer, with calls that end when the signal says so. */
@@ -112,6 +124,7 @@ export class QdrantClient {
       signal: AbortSignal.any(signals),
       ...(this.#apiKey !== undefined && { apiKey: this.#apiKey }),
       ...(this.#patience !== undefined && { patience: this.#patience }),
+      ...(this.#trust !== undefined && { trust: this.#trust }),
     });
   }
 
@@ -376,7 +389,7 @@ export class QdrantClient {
     try {
       const answer = await request(`${this.url}${path}`, {
         method,
-        dispatcher: agent,
+        dispatcher: this.#trust === undefined ? plain : agentFor(this.#trust, TIMEOUTS, CONNECT),
         headers: {
           ...this.authHeaders(),
           ...(body !== undefined && { 'content-type': 'application/json' }),
@@ -388,7 +401,8 @@ export class QdrantClient {
     } catch (error) {
       if (this.#signal?.aborted) throw this.#signal.reason;
       const place = `${method} ${this.url}${path.split('?')[0]}`;
-      throw new FleetError('QdrantUnavailable', `${place} got no answer: ${messageOf(error)}`, { cause: error });
+      const why = whyUntrusted(error, this.#trust) ?? messageOf(error);
+      throw new FleetError('QdrantUnavailable', `${place} got no answer: ${why}`, { cause: error });
     }
   }
 }

@@ -31,6 +31,8 @@ export interface Exchange {
   readonly body?: Buffer | StreamedBody;
   /** Certificates of the authorities that are trusted, in PEM; default: those that Node trusts. */
   readonly ca?: readonly string[] | undefined;
+  /** The name that the server's certificate has to have; default: the URL's host. */
+  readonly servername?: string | undefined;
   /** Filled completely by the body, which has exactly this length. */
   readonly target: Buffer;
   /** Sees the head before any byte of the body, and throws when it is not what was asked for. */
@@ -65,7 +67,7 @@ const idle = new Map<string, Connection[]>();
 export async function exchange(request: Exchange): Promise<void> {
   request.signal.throwIfAborted();
   const { body } = request;
-  const kept = isStreamed(body) && body.fresh ? undefined : idle.get(request.url.origin)?.pop();
+  const kept = isStreamed(body) && body.fresh ? undefined : idle.get(placeOf(request))?.pop();
   if (kept !== undefined) {
     try {
       return await kept.run(request);
@@ -74,7 +76,12 @@ export async function exchange(request: Exchange): Promise<void> {
         throw error;
     }
   }
-  return new Connection(request.url, request.ca).run(request);
+  return new Connection(request).run(request);
+}
+
+/** Connections to one address are kept apart by whom they were checked for. */
+function placeOf({ url, servername = '' }: Pick<Exchange, 'url' | 'servername'>): string {
+  return `${url.origin} ${servername}`;
 }
 
 interface Job extends Exchange {
@@ -86,7 +93,7 @@ interface Job extends Exchange {
 }
 
 class Connection {
-  readonly #origin: string;
+  readonly #place: string;
   readonly #socket: Socket;
   /** Heads arrive here, with the first bytes of their body. */
   readonly #scratch = Buffer.allocUnsafeSlow(MAX_HEAD);
@@ -94,8 +101,8 @@ class Connection {
   #job: Job | undefined;
   #timer: NodeJS.Timeout;
 
-  constructor(url: URL, ca: readonly string[] | undefined) {
-    this.#origin = url.origin;
+  constructor({ url, ca, servername }: Pick<Exchange, 'url' | 'ca' | 'servername'>) {
+    this.#place = placeOf({ url, servername });
     const host = url.hostname.replace(/^\[|\]$/g, '');
     const onread = {
       buffer: () => this.#nextBuffer(),
@@ -104,8 +111,9 @@ class Connection {
     const secure = url.protocol === 'https:';
     const address = { host, port: Number(url.port) || (secure ? 443 : 80), onread };
     // A name is needed for the certificate; an address must not be sent as one.
+    const name = servername ?? (/^[\d.]+$|:/.test(host) ? undefined : host);
     this.#socket = secure
-      ? connectTls({ ...address, ...(ca && { ca: [...ca] }), ...(/^[\d.]+$|:/.test(host) ? {} : { servername: host }) })
+      ? connectTls({ ...address, ...(ca && { ca: [...ca] }), ...(name !== undefined && { servername: name }) })
       : connectPlain({ ...address, noDelay: true });
     this.#timer = setTimeout(() => this.#lost('no connection in 10 s'), CONNECT_TIMEOUT);
     this.#socket.once(secure ? 'secureConnect' : 'connect', () => this.#watch());
@@ -222,9 +230,9 @@ class Connection {
     if (job.reusable && this.#socket.writableLength === 0) {
       this.#timer = setTimeout(() => this.#end(new Error('idle')), IDLE_TIMEOUT).unref();
       this.#socket.unref();
-      const others = idle.get(this.#origin) ?? [];
+      const others = idle.get(this.#place) ?? [];
       others.push(this);
-      idle.set(this.#origin, others);
+      idle.set(this.#place, others);
     } else {
       this.#socket.destroy();
     }
@@ -248,9 +256,9 @@ class Connection {
   #end(error: Error): void {
     clearTimeout(this.#timer);
     this.#socket.destroy();
-    const others = idle.get(this.#origin)?.filter((other) => other !== this) ?? [];
-    if (others.length === 0) idle.delete(this.#origin);
-    else idle.set(this.#origin, others);
+    const others = idle.get(this.#place)?.filter((other) => other !== this) ?? [];
+    if (others.length === 0) idle.delete(this.#place);
+    else idle.set(this.#place, others);
     const job = this.#job;
     this.#job = undefined;
     job?.failed(error);

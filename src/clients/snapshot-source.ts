@@ -3,6 +3,7 @@ import { crc32 } from 'node:zlib';
 import { FleetError, messageOf } from '../domain/errors.ts';
 import { exchange } from './raw-http.ts';
 import { contentRange, type ResponseHead } from './response-head.ts';
+import { whyUntrusted, type ServerTrust } from './server-trust.ts';
 import type { RateLimiter } from './transfer-budget.ts';
 
 export class SnapshotSource {
@@ -10,8 +11,10 @@ export class SnapshotSource {
   readonly #url: string;
   readonly #headers: Record<string, string>;
   readonly #etag: string;
+  readonly #trust: ServerTrust | undefined;
 
-  private constructor(url: string, headers: Record<string, string>, size: number, etag: string) {
+  private constructor(url: string, headers: Record<string, string>, size: number, etag: string, trust?: ServerTrust) {
+    this.#trust = trust;
     this.#url = url;
     this.#headers = headers;
     this.size = size;
@@ -21,9 +24,15 @@ export class SnapshotSource {
   /**
    * Learn size and identity of the file. All later reads carry `If-Match`, so that no two files get mixed.
    *
+   * @param trust for `https`: whom to trust
    * @throws FleetError `SnapshotVanished` when the node does not have it
    */
-  static async open(url: string, headers: Record<string, string>, signal: AbortSignal): Promise<SnapshotSource> {
+  static async open(
+    url: string,
+    headers: Record<string, string>,
+    signal: AbortSignal,
+    trust?: ServerTrust,
+  ): Promise<SnapshotSource> {
     let size = 0;
     let etag = '';
     const accept = (head: ResponseHead) => {
@@ -33,8 +42,8 @@ export class SnapshotSource {
       size = total;
       etag = tag;
     };
-    await read(url, { ...headers, range: 'bytes=0-0' }, { target: Buffer.alloc(1), signal, accept });
-    return new SnapshotSource(url, headers, size, etag);
+    await read(url, { ...headers, range: 'bytes=0-0' }, { target: Buffer.alloc(1), signal, accept, trust });
+    return new SnapshotSource(url, headers, size, etag, trust);
   }
 
   /**
@@ -65,7 +74,7 @@ export class SnapshotSource {
       onBytes(chunk.length);
     };
     const headers = { ...this.#headers, range: `bytes=${start}-${end}`, 'if-match': this.#etag };
-    await read(this.#url, headers, { target, signal, accept, onChunk, limiter });
+    await read(this.#url, headers, { target, signal, accept, onChunk, limiter, trust: this.#trust });
     return crc;
   }
 }
@@ -76,16 +85,19 @@ interface Reading {
   readonly accept: (head: ResponseHead) => void;
   readonly onChunk?: (chunk: Buffer) => void;
   readonly limiter?: RateLimiter | undefined;
+  readonly trust: ServerTrust | undefined;
 }
 
 async function read(url: string, headers: Record<string, string>, reading: Reading): Promise<void> {
-  const { signal, onChunk = () => undefined, ...rest } = reading;
+  const { signal, onChunk = () => undefined, trust, ...rest } = reading;
+  const checks = trust && { ca: [trust.ca], servername: trust.servername };
   try {
-    await exchange({ url: new URL(url), headers, signal, onBytes: onChunk, ...rest });
+    await exchange({ url: new URL(url), headers, signal, onBytes: onChunk, ...rest, ...checks });
   } catch (error) {
     if (signal.aborted) throw signal.reason;
     if (FleetError.is(error)) throw error;
-    throw new FleetError('QdrantUnavailable', `GET ${url} broke off: ${messageOf(error)}`, { cause: error });
+    const why = whyUntrusted(error, trust) ?? messageOf(error);
+    throw new FleetError('QdrantUnavailable', `GET ${url} broke off: ${why}`, { cause: error });
   }
 }
 

@@ -3,6 +3,7 @@ import type { ClusterSpec, QdrantSettings } from './cluster.ts';
 import type { FleetError } from './errors.ts';
 import { foreignMap, isReservedName, memberPath } from './input/names.ts';
 import { invalidInput } from './input/reader.ts';
+import { TLS_SETTINGS, tlsVolumes } from './tls.ts';
 import { API_KEY_SECRET, LABELS, MANAGED_BY, storageClassOf, type ClusterRef } from './naming.ts';
 import { POD_LABELS } from './network-policy.ts';
 
@@ -33,14 +34,14 @@ export function chartValues(ref: ClusterRef, spec: ClusterSpec): Record<string, 
     ],
     config: nested({
       ...spec.config,
+      ...(spec.tls === true && TLS_SETTINGS),
       'cluster.enabled': true,
       ...maxCollections(spec),
     }),
+    ...(spec.tls === true && tlsVolumes()),
     // No pod is restarted by itself: we take them one by one, and wait for its replicas before the next.
     updateStrategy: { type: 'OnDelete' },
-    ...(spec.keyRevision !== undefined && {
-      podAnnotations: { 'qdrant-fleet/key-revision': String(spec.keyRevision) },
-    }),
+    ...podAnnotations(spec),
     persistence: { size: spec.storage, ...storageClass },
     // Off by default, and then snapshots go to an emptyDir on the node's own disk.
     snapshotPersistence: { enabled: true, size: spec.storage, ...storageClass },
@@ -91,6 +92,17 @@ function maxCollections({ maxCollections: most, config }: ClusterSpec): QdrantSe
   const own = config?.['storage.max_collections'];
   if (most === undefined) return {};
   return { 'storage.max_collections': typeof own === 'number' ? Math.min(own, most) : most };
+}
+
+/** What changes the pods' template, so that they are restarted, although it is not in their specification. */
+function podAnnotations({ keyRevision, certificateRevision }: ClusterSpec): {
+  podAnnotations?: Record<string, string>;
+} {
+  const annotations = {
+    ...(keyRevision !== undefined && { 'qdrant-fleet/key-revision': String(keyRevision) }),
+    ...(certificateRevision !== undefined && { 'qdrant-fleet/certificate-revision': String(certificateRevision) }),
+  };
+  return Object.keys(annotations).length === 0 ? {} : { podAnnotations: annotations };
 }
 
 /** What a node asks for where the request says nothing: enough to start, little enough for a small machine. */

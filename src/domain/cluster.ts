@@ -91,6 +91,8 @@ export interface ClusterRequest {
   readonly resources?: { readonly cpu?: string; readonly memory?: string };
   readonly placement?: Placement;
   readonly network?: NetworkAccess;
+  /** TLS on all ports, for the whole life of the cluster; default: the configuration's, which is yes. */
+  readonly tls?: boolean;
   readonly config?: QdrantSettings;
   /** Collections to create. Omitted: every preset of the configuration. Empty: none. */
   readonly collections?: readonly CollectionRequest[];
@@ -110,6 +112,8 @@ export interface ClusterSpec {
   readonly resources?: { readonly cpu?: string; readonly memory?: string };
   readonly placement?: Placement;
   readonly network?: NetworkAccess;
+  /** Omitted: plaintext. */
+  readonly tls?: true;
   readonly config?: QdrantSettings;
   readonly collections: readonly CollectionSpec[];
   /** No pods run; data, claims and the API key are kept. */
@@ -118,6 +122,8 @@ export interface ClusterSpec {
   readonly keyRevision?: number;
   /** The most collections that Qdrant lets exist; the tenant's quota when the cluster was made. */
   readonly maxCollections?: number;
+  /** The same for the certificates. */
+  readonly certificateRevision?: number;
 }
 
 /** Collection presets by name, from the configuration. */
@@ -154,9 +160,14 @@ export const DEFAULT_PRESETS = {
  * Fill in a request's defaults. The replication factor is capped by the number of nodes: Qdrant accepts a larger one
  * but can never satisfy it.
  *
+ * @param defaults `tls`: whether a cluster that does not say has TLS
  * @throws RangeError naming the field when a preset is unknown or a collection has no name or size to go by
  */
-export function resolveSpec(request: ClusterRequest, presets: CollectionPresets): ClusterSpec {
+export function resolveSpec(
+  request: ClusterRequest,
+  presets: CollectionPresets,
+  defaults: { readonly tls: boolean } = { tls: false },
+): ClusterSpec {
   const nodes = request.nodes ?? 3;
   const replicationFactor = Math.min(request.replicationFactor ?? 2, nodes);
   const requested = request.collections ?? Object.keys(presets).map((preset) => ({ preset }));
@@ -170,6 +181,7 @@ export function resolveSpec(request: ClusterRequest, presets: CollectionPresets)
     ...(request.resources !== undefined && { resources: request.resources }),
     ...(request.placement !== undefined && { placement: request.placement }),
     ...(request.network !== undefined && { network: request.network }),
+    ...((request.tls ?? defaults.tls) && { tls: true }),
     ...(request.config !== undefined && { config: request.config }),
     collections: requested.map((item, index) => resolveCollection(item, index, presets, nodes, replicationFactor)),
   };
@@ -185,6 +197,7 @@ const KEPT = {
   resources: true,
   placement: true,
   network: true,
+  tls: true,
   config: true,
 } as const satisfies Record<Exclude<keyof ClusterRequest, 'aws' | 'collections'>, true>;
 
@@ -194,8 +207,11 @@ const KEPT = {
  */
 export function requestOf(spec: ClusterSpec): ClusterRequest {
   const kept = Object.entries(spec).filter(([field]) => Object.hasOwn(KEPT, field));
+  // Without TLS is what the configuration allows now, never what a backup says.
+  const { tls, ...request } = Object.fromEntries(kept) as ClusterRequest;
   return {
-    ...(Object.fromEntries(kept) as ClusterRequest),
+    ...request,
+    ...(tls === true && { tls }),
     ...(spec.aws !== undefined && { aws: awsRequestOf(spec.aws) }),
     collections: [],
   };

@@ -42,6 +42,8 @@ export const ERROR_CODES = {
   InfrastructureFailed: { class: 'fail', status: 502, title: 'The cloud could not make the infrastructure' },
   ChartFailed: { class: 'fail', status: 502, title: 'Helm could not apply the chart' },
   PodCannotStart: { class: 'fail', status: 502, title: 'A pod of the cluster cannot start' },
+  PlaintextRefused: { class: 'fail', status: 502, title: 'A connection without TLS is not allowed' },
+  CertificateFailed: { class: 'fail', status: 502, title: 'A certificate could not be issued' },
   QdrantRejected: { class: 'fail', status: 502, title: 'Qdrant refused the request' },
   StoreDenied: { class: 'fail', status: 502, title: 'The backup store refused the request' },
   KubernetesDenied: { class: 'fail', status: 502, title: 'Kubernetes refused the request' },

@@ -57,6 +57,15 @@ export interface RotateInput extends ResumeInput {
   readonly graceSeconds?: number;
 }
 
+export interface RotateCertificatesInput extends RotateInput {
+  /** A new authority as well, and with it a restart of all pods three times. */
+  readonly authority?: boolean;
+  /** A new private key as well. */
+  readonly newKey?: boolean;
+  /** Do nothing while the certificate has more than a third of its life left; for schedules. */
+  readonly onlyIfDue?: boolean;
+}
+
 export interface SweepInput {
   readonly tenant: string;
   /** AWS region to look at. */
@@ -180,12 +189,25 @@ export function parseResumeInput(input: unknown): ResumeInput {
 }
 
 export function parseRotateInput(input: unknown): RotateInput {
+  return readInput(input, rotateInput);
+}
+
+export function parseRotateCertificatesInput(input: unknown): RotateCertificatesInput {
   return readInput(input, (r) => ({
+    ...rotateInput(r),
+    ...r.boolean('authority'),
+    ...r.boolean('newKey'),
+    ...r.boolean('onlyIfDue'),
+  }));
+}
+
+function rotateInput(r: Reader): RotateInput {
+  return {
     ...clusterRef(r),
     ...r.integer('readyTimeoutSeconds', NUMBERS.readyTimeoutSeconds),
     ...r.boolean('allowDowntime'),
     ...r.integer('graceSeconds', NUMBERS.graceSeconds),
-  }));
+  };
 }
 
 export function parseBackupInput(input: unknown): BackupInput {
@@ -273,6 +295,7 @@ function clusterRequest(r: Reader): ClusterRequest {
     ...given,
     ...r.object('placement', placement),
     ...r.object('network', networkAccess),
+    ...r.boolean('tls'),
     ...settings(r, given.version),
     ...r.list('collections', { max: SIZES.collectionsMade }, collectionRequest),
   };

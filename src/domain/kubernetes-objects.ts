@@ -4,6 +4,7 @@
  * balancer, and metrics behind the API key.
  */
 import type { ClusterSpec } from './cluster.ts';
+import { serviceNameOf, TRUST_SECRET } from './tls.ts';
 import { API_KEY_SECRET, clusterLabels, namespaceOf, RELEASE_NAME, type ClusterRef } from './naming.ts';
 import { networkPolicySpec, POD_LABELS, PORTS, type NetworkSurroundings } from './network-policy.ts';
 
@@ -46,7 +47,7 @@ export function surroundingObjects(ref: ClusterRef, spec: ClusterSpec, around: S
     serviceAccount(ref),
     networkPolicy(ref, spec, around),
     ...(spec.network?.internalLoadBalancer === true ? [internalLoadBalancer(ref)] : []),
-    ...(around.serviceMonitors ? [serviceMonitor(ref)] : []),
+    ...(around.serviceMonitors ? [serviceMonitor(ref, spec)] : []),
   ];
 }
 
@@ -107,7 +108,7 @@ function internalLoadBalancer(ref: ClusterRef): AppliedObject {
 }
 
 /** Each pod is scraped by itself, since `/metrics` speaks for one peer, and with the key, which it asks for. */
-function serviceMonitor(ref: ClusterRef): AppliedObject {
+function serviceMonitor(ref: ClusterRef, { tls }: ClusterSpec): AppliedObject {
   return {
     apiVersion: 'monitoring.coreos.com/v1',
     kind: 'ServiceMonitor',
@@ -119,6 +120,13 @@ function serviceMonitor(ref: ClusterRef): AppliedObject {
           port: 'http',
           path: '/metrics',
           interval: '30s',
+          ...(tls === true && {
+            scheme: 'https',
+            tlsConfig: {
+              ca: { secret: { name: TRUST_SECRET.name, key: TRUST_SECRET.ca } },
+              serverName: serviceNameOf(ref),
+            },
+          }),
           authorization: { credentials: { name: API_KEY_SECRET.name, key: API_KEY_SECRET.key } },
         },
       ],
@@ -136,22 +144,26 @@ export interface ClusterOutputs {
   readonly httpPort: number;
   readonly grpcPort: number;
   readonly apiKeySecret: { readonly name: string; readonly key: string };
+  /** Authorities that sign the cluster's certificate; for clusters with TLS. */
+  readonly caSecret?: { readonly name: string; readonly key: string };
   /** Service of type LoadBalancer, where one was asked for. */
   readonly internalLoadBalancer?: string;
 }
 
-export function outputsOf(ref: ClusterRef, { network }: Pick<ClusterSpec, 'network'>): ClusterOutputs {
+export function outputsOf(ref: ClusterRef, { network, tls }: Pick<ClusterSpec, 'network' | 'tls'>): ClusterOutputs {
+  const scheme = tls === true ? 'https' : 'http';
   const namespace = namespaceOf(ref);
   const serviceFqdn = `${RELEASE_NAME}.${namespace}.svc.cluster.local`;
   return {
     namespace,
     serviceName: RELEASE_NAME,
     serviceFqdn,
-    httpUrl: `http://${serviceFqdn}:${PORTS.http}`,
-    grpcUrl: `http://${serviceFqdn}:${PORTS.grpc}`,
+    httpUrl: `${scheme}://${serviceFqdn}:${PORTS.http}`,
+    grpcUrl: `${scheme}://${serviceFqdn}:${PORTS.grpc}`,
     httpPort: PORTS.http,
     grpcPort: PORTS.grpc,
     apiKeySecret: { name: API_KEY_SECRET.name, key: API_KEY_SECRET.key },
+    ...(tls === true && { caSecret: { name: TRUST_SECRET.name, key: TRUST_SECRET.ca } }),
     ...(network?.internalLoadBalancer === true && { internalLoadBalancer: LOAD_BALANCER }),
   };
 }

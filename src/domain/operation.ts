@@ -7,6 +7,7 @@ export const OPERATION_KINDS = {
   suspend: 'SuspendCluster',
   resume: 'ResumeCluster',
   'rotate-key': 'RotateApiKey',
+  'rotate-certificates': 'RotateCertificates',
   delete: 'DeleteCluster',
   backup: 'BackupCluster',
   restore: 'RestoreCluster',

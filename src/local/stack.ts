@@ -206,6 +206,8 @@ function environment({ dataDir, ports, secrets, tools }: Settings): Record<strin
     // The emulators take any.
     FLEET_AWS_PERMISSIONS_BOUNDARY: 'arn:aws:iam::000000000000:policy/qdrant-fleet-boundary',
     FLEET_AWS_WORKER_CIDRS: '127.0.0.1/32',
+    // Everything is on loopback; clusters have TLS where somebody asks for it.
+    FLEET_QDRANT_TLS: process.env['FLEET_QDRANT_TLS'] || 'false',
     // Where the API server asks about EKS tokens: for tests that answer there.
     FLEET_LOCAL_TOKEN_WEBHOOK_PORT: String(ports.tokenWebhook),
     ...('python' in tools.qdrant && { FLEET_ENGINE_PYTHON: tools.qdrant.python }),

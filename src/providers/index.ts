@@ -45,6 +45,7 @@ export class Providers {
     const { config, aws, catalog } = this.#parts;
     const helm = config.FLEET_HELM_BIN;
     if (name === 'aws') return awsProvider({ aws, helm, installation: () => catalog.installation() });
-    return kubernetesProvider({ helm, kubeconfig: config.KUBECONFIG, namespaceRole: config.FLEET_NAMESPACE_ROLE });
+    const { KUBECONFIG: kubeconfig, FLEET_NAMESPACE_ROLE: namespaceRole, FLEET_HELM_ENV: helmEnv } = config;
+    return kubernetesProvider({ helm, helmEnv, kubeconfig, namespaceRole });
   }
 }

@@ -6,14 +6,16 @@ import type { Provider } from './provider.ts';
 
 interface Options {
   readonly helm: string;
+  /** Names of variables that reach Helm besides the usual ones. */
+  readonly helmEnv: readonly string[];
   readonly kubeconfig?: string | undefined;
   readonly namespaceRole?: string | undefined;
 }
 
-export function kubernetesProvider({ helm, kubeconfig, namespaceRole }: Options): Provider {
+export function kubernetesProvider({ helm, helmEnv, kubeconfig, namespaceRole }: Options): Provider {
   const access = {
     kubernetes: new Kubernetes(kubeconfig),
-    helm: new Helm({ binary: helm, ...(kubeconfig !== undefined && { kubeconfig }) }),
+    helm: new Helm({ binary: helm, env: helmEnv, ...(kubeconfig !== undefined && { kubeconfig }) }),
     ...(namespaceRole !== undefined && { namespaceRole }),
   };
   return {

@@ -23,6 +23,7 @@ describe('what a workflow takes', () => {
     ['SuspendCluster', input.parseSuspendInput, schemas.NoBody, cluster],
     ['ResumeCluster', input.parseResumeInput, schemas.ResumeBody, cluster],
     ['RotateApiKey', input.parseRotateInput, schemas.RotateBody, cluster],
+    ['RotateCertificates', input.parseRotateCertificatesInput, schemas.RotateCertificatesBody, cluster],
     ['BackupCluster', input.parseBackupInput, schemas.BackupBody, cluster],
     ['RestoreCluster', input.parseRestoreInput, schemas.RestoreBody, ['tenant', 'backup', 'source']],
     ['RetentionSweep', input.parseRetentionInput, schemas.RetentionBody, cluster],

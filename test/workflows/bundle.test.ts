@@ -40,6 +40,7 @@ test('exactly the public workflows and the child are exported, each under its ow
     'ResumeCluster',
     'RetentionSweep',
     'RotateApiKey',
+    'RotateCertificates',
     'SuspendCluster',
     'UndeleteBackup',
     'UpdateCluster',

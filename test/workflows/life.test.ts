@@ -60,6 +60,7 @@ describe('what cannot be changed now', () => {
     ['SuspendCluster', {}],
     ['ResumeCluster', {}],
     ['RotateApiKey', {}],
+    ['RotateCertificates', {}],
     ['DeleteCluster', { finalBackup: true, undoHours: 1 }],
     ['RestoreCluster', { source: 'docs', backup: BACKUP }],
   ])('%s of a cluster that another operation holds', async (type, input) => {
@@ -124,6 +125,63 @@ describe('RotateApiKey', () => {
     const run = await rotate({ nextPodToRestart: gaveUp('ClusterNotReady') });
     expect(run.ended).toMatchObject({ status: 'FAILED', type: 'ClusterNotReady' });
     expect(run.of('stageApiKey').map(({ input }) => input.stage)).toEqual(['added']);
+  });
+});
+
+describe('RotateCertificates', () => {
+  const NOT_AFTER = '2027-11-27T00:00:00.000Z';
+  const found = { due: false, authorityDue: false, expired: false, stage: 'settled', notAfter: NOT_AFTER };
+  const rotate = (input: object = {}, fakes: Fakes = {}) => {
+    let revision = 0;
+    return workflows.run(
+      'RotateCertificates',
+      { ...REF, graceSeconds: 0, ...input },
+      {
+        inspectCertificates: () => found,
+        stageCertificates: () => ({ issuedBy: 'fleet', revision: ++revision, notAfter: NOT_AFTER }),
+        ...fakes,
+      },
+    );
+  };
+  const stages = (run: Awaited<ReturnType<typeof rotate>>) =>
+    run.of('stageCertificates').map(({ input }) => input.stage);
+
+  test('one that is not due is left alone by a schedule, before anything else is asked', async () => {
+    const run = await rotate({ onlyIfDue: true });
+    expect(run.ended.status).toBe('COMPLETED');
+    expect(run.names).toEqual(['inspectCertificates']);
+    expect(stages(await rotate({ onlyIfDue: true }, { inspectCertificates: () => ({ ...found, due: true }) }))).toEqual(
+      ['renewed'],
+    );
+  });
+
+  test('each stage reaches every pod before the next begins', async () => {
+    const run = await rotate({ authority: true, newKey: true });
+    expect(run.ended.status).toBe('COMPLETED');
+    const order = ['stageCertificates', 'installRelease', 'nextPodToRestart'];
+    expect(run.names.filter((name) => order.includes(name))).toEqual([...order, ...order, ...order]);
+    expect(stages(run)).toEqual(['trusted', 'issued', 'settled']);
+    expect(run.of('stageCertificates').map(({ input }) => input.newKey)).toEqual([undefined, true, undefined]);
+    expect(run.of('recordSpec').map(({ input }) => input.spec.certificateRevision)).toEqual([1, 2, 3]);
+  });
+
+  test('a change of the authority that was interrupted goes on without being told', async () => {
+    for (const stage of ['trusted', 'issued']) {
+      expect(stages(await rotate({ onlyIfDue: true }, { inspectCertificates: () => ({ ...found, stage }) }))).toEqual([
+        ...['trusted', 'issued', 'settled'],
+      ]);
+    }
+  });
+
+  test('a certificate that has expired is renewed before anybody looks at the cluster', async () => {
+    const run = await rotate({}, { inspectCertificates: () => ({ ...found, due: true, expired: true }) });
+    expect(run.names.slice(0, 3)).toEqual(['inspectCertificates', 'stageCertificates', 'planClusterUpdate']);
+  });
+
+  test('pods that do not come back stop it while both authorities are trusted', async () => {
+    const run = await rotate({ authority: true }, { nextPodToRestart: gaveUp('ClusterNotReady') });
+    expect(run.ended).toMatchObject({ status: 'FAILED', type: 'ClusterNotReady' });
+    expect(stages(run)).toEqual(['trusted']);
   });
 });
 

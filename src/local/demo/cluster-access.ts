@@ -2,11 +2,14 @@
 import { createHash } from 'node:crypto';
 import { Agent, request } from 'undici';
 import { Kubernetes } from '../../clients/kubernetes.ts';
+import { agentFor, type ServerTrust } from '../../clients/server-trust.ts';
 import { canonicalJson } from '../../domain/canonical-json.ts';
 import { API_KEY_SECRET, namespaceOf, type ClusterRef } from '../../domain/naming.ts';
+import { serverNameOf, TRUST_SECRET } from '../../domain/tls.ts';
 import type { Point } from './digits.ts';
 
-const agent = new Agent({ headersTimeout: 60_000, bodyTimeout: 60_000 });
+const TIMEOUTS = { headersTimeout: 60_000, bodyTimeout: 60_000 } as const;
+const plain = new Agent(TIMEOUTS);
 
 /** What a collection holds, point by point, as one number to compare. */
 export interface Digest {
@@ -18,21 +21,31 @@ export interface Digest {
 export class ClusterAccess {
   readonly #peers: readonly string[];
   readonly #key: string;
+  /** For each peer; none without TLS. */
+  readonly #trust: readonly ServerTrust[];
 
-  private constructor(peers: readonly string[], key: string) {
+  private constructor(peers: readonly string[], key: string, trust: readonly ServerTrust[]) {
     this.#peers = peers;
     this.#key = key;
+    this.#trust = trust;
   }
 
-  /** Read the key from the cluster's Secret and find its pods, as a user with kubectl would. */
+  /** Read key and authorities from the cluster's Secrets and find its pods, as a user with kubectl would. */
   static async open(kubeconfig: string, ref: ClusterRef): Promise<ClusterAccess> {
     const kubernetes = new Kubernetes(kubeconfig);
     const namespace = namespaceOf(ref);
     const key = await kubernetes.secretValue(namespace, API_KEY_SECRET.name, API_KEY_SECRET.key);
     const pods = await kubernetes.pods(namespace, 'app.kubernetes.io/name=qdrant');
-    const peers = pods.flatMap(({ ip }) => (ip === undefined ? [] : [`http://${ip}:6333`]));
-    if (key === undefined || peers.length === 0) throw new Error(`No cluster to talk to in namespace ${namespace}.`);
-    return new ClusterAccess(peers, key);
+    const ca = await kubernetes.secretValue(namespace, TRUST_SECRET.name, TRUST_SECRET.ca);
+    const scheme = ca === undefined ? 'http' : 'https';
+    const up = pods.flatMap(({ name, ip }) => (ip === undefined ? [] : [{ name, url: `${scheme}://${ip}:6333` }]));
+    if (key === undefined || up.length === 0) throw new Error(`No cluster to talk to in namespace ${namespace}.`);
+    const source = `Secret ${namespace}/${TRUST_SECRET.name}`;
+    return new ClusterAccess(
+      up.map(({ url }) => url),
+      key,
+      ca === undefined ? [] : up.map(({ name }) => ({ ca, source, servername: serverNameOf(ref, name) })),
+    );
   }
 
   get peers(): readonly string[] {
@@ -46,9 +59,10 @@ export class ClusterAccess {
 
   /** Call one peer. @returns the `result` of Qdrant's answer */
   async call<T>(method: 'GET' | 'PUT' | 'POST' | 'DELETE', path: string, body?: unknown, peer = 0): Promise<T> {
+    const trust = this.#trust[peer];
     const { statusCode, body: answer } = await request(`${this.#peers[peer]}${path}`, {
       method,
-      dispatcher: agent,
+      dispatcher: trust === undefined ? plain : agentFor(trust, TIMEOUTS, {}),
       headers: { 'api-key': this.#key, 'content-type': 'application/json' },
       ...(body !== undefined && { body: JSON.stringify(body) }),
     });

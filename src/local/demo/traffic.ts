@@ -5,7 +5,9 @@
 import { CoreV1Api, KubeConfig, type V1Pod } from '@kubernetes/client-node';
 import { Agent, request } from 'undici';
 import { Kubernetes } from '../../clients/kubernetes.ts';
+import { agentFor } from '../../clients/server-trust.ts';
 import { API_KEY_SECRET, namespaceOf, type ClusterRef } from '../../domain/naming.ts';
+import { serverNameOf, TRUST_SECRET } from '../../domain/tls.ts';
 import { Reflector } from '../kubelet/reflector.ts';
 import { pause } from '../wait.ts';
 
@@ -37,9 +39,11 @@ export interface TrafficReport {
 /** Milliseconds between two looks at the key's Secret, as a user's mounted Secret is refreshed (in reality slower). */
 const KEY_PACE = 200;
 
+const CONNECTIONS = { headersTimeout: 60_000, bodyTimeout: 60_000, connections: 8 } as const;
+
 export class Traffic {
   readonly #options: TrafficOptions;
-  readonly #agent = new Agent({ headersTimeout: 60_000, bodyTimeout: 60_000, connections: 8 });
+  readonly #agent = new Agent(CONNECTIONS);
   readonly #pods: Reflector<V1Pod>;
   readonly #ready = new Map<string, string>();
   readonly #ended = new AbortController();
@@ -48,6 +52,8 @@ export class Traffic {
   readonly #failures: string[] = [];
   readonly #acknowledged: number[] = [];
   #key = '';
+  /** Authorities, where the cluster has TLS. */
+  #ca: string | undefined;
   #sent = 0;
   #failed = 0;
   #next: number;
@@ -135,6 +141,7 @@ export class Traffic {
     const kubernetes = new Kubernetes(kubeconfig);
     const key = await kubernetes.secretValue(namespaceOf(ref), API_KEY_SECRET.name, API_KEY_SECRET.key);
     this.#key = key ?? this.#key;
+    this.#ca = await kubernetes.secretValue(namespaceOf(ref), TRUST_SECRET.name, TRUST_SECRET.ca);
   }
 
   async #write(): Promise<void> {
@@ -170,15 +177,16 @@ export class Traffic {
 
   /** To the pods in turn. */
   async #call<T>(method: 'PUT' | 'POST', path: string, body: unknown): Promise<T> {
-    const hosts = [...this.#ready.values()];
-    const host = hosts[this.#turn++ % Math.max(hosts.length, 1)];
-    if (host === undefined) throw new Error('No pod is ready.');
-    const key = this.#key;
+    const pods = [...this.#ready];
+    const [pod, host] = pods[this.#turn++ % Math.max(pods.length, 1)] ?? [];
+    if (pod === undefined) throw new Error('No pod is ready.');
+    const [key, ca] = [this.#key, this.#ca];
+    const trust = ca === undefined ? undefined : { ca, servername: serverNameOf(this.#options.ref, pod), source: '' };
     const { statusCode, body: answer } = await request(
-      `http://${host}:6333/collections/${encodeURIComponent(this.#options.collection)}${path}`,
+      `${ca === undefined ? 'http' : 'https'}://${host}:6333/collections/${encodeURIComponent(this.#options.collection)}${path}`,
       {
         method,
-        dispatcher: this.#agent,
+        dispatcher: trust === undefined ? this.#agent : agentFor(trust, CONNECTIONS, {}),
         headers: { 'api-key': key, 'content-type': 'application/json' },
         body: JSON.stringify(body),
       },

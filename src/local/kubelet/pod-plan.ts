@@ -9,6 +9,7 @@ import { type KubeletConfig, layout } from './config.ts';
 import { ContainerConfigError, resolveEnv } from './container-env.ts';
 import type { Command } from './processes.ts';
 import { configToEnv } from './qdrant-config.ts';
+import { secretFolders, writeSecrets } from './secret-volumes.ts';
 
 const STORAGE = '/qdrant/storage';
 const SNAPSHOTS = '/qdrant/snapshots';
@@ -60,8 +61,14 @@ export async function planPod(
   const cwd = layout.sandbox(config.dir, uid);
   const storage = join(cwd, 'storage');
   const snapshots = join(cwd, 'snapshots');
-  const mounts = { [STORAGE]: storage, [SNAPSHOTS]: snapshots, ...(await mountFolders(api, config, pod, container)) };
+  const mounts = {
+    [STORAGE]: storage,
+    [SNAPSHOTS]: snapshots,
+    ...(await mountFolders(api, config, pod, container)),
+    ...secretFolders(config.dir, pod, container),
+  };
   for (const folder of [cwd, ...Object.values(mounts)]) await mkdir(folder, { recursive: true });
+  if (!(await writeSecrets(api, config.dir, pod, container))) throw new VolumeNotReady('a secret is not there yet');
 
   const port = (portName: string, usual: number) =>
     String(container.ports?.find((candidate) => candidate.name === portName)?.containerPort ?? usual);
@@ -70,7 +77,9 @@ export async function planPod(
     QDRANT__TELEMETRY_DISABLED: 'true',
     QDRANT__CLUSTER__ENABLED: 'true',
     ...versionOf(container),
-    ...configToEnv(await configFile(api, pod, container)),
+    // Here peers call each other by address; their certificates are for names.
+    FLEET_QDRANT_NODE_PEER_NAME: `${name.replace(/-\d+$/, '')}.${namespace}.svc`,
+    ...toLocalPaths(configToEnv(await configFile(api, pod, container)), mounts),
     ...toLocalPaths(await resolveEnv(api, pod, container, ip), mounts),
     QDRANT__SERVICE__HOST: ip,
     QDRANT__SERVICE__HTTP_PORT: port('http', 6333),
@@ -108,7 +117,7 @@ function command(config: KubeletConfig, uri: string, bootstrap?: string): { file
   return qdrantCommand({ uri, ...(bootstrap ? { bootstrap } : {}) });
 }
 
-/** Host folder of every mount that is a claim or an emptyDir. Configuration and secret mounts are read elsewhere. */
+/** Host folder of every mount that is a claim or an emptyDir. The configuration is read elsewhere. */
 async function mountFolders(
   api: Api,
   config: KubeletConfig,

@@ -10,6 +10,7 @@ import { ImageNotPulled, planPod, qdrantContainer, VolumeNotReady } from './pod-
 import { type ContainerView, podStatus } from './pod-status.ts';
 import { type Command, type Exit, LocalProcess } from './processes.ts';
 import { followReadiness } from './readiness.ts';
+import { followSecrets } from './secret-volumes.ts';
 import { Workqueue } from './workqueue.ts';
 
 export interface WorkerDeps {
@@ -171,13 +172,15 @@ export class PodWorker {
         if (!ready) void this.#warn('Unhealthy', `readiness probe failed: ${problem}`);
       },
     );
+    const until = AbortSignal.any([ended.signal, signal]);
+    const secrets = followSecrets(this.#deps.api, config.dir, this.#pod, container, until, this.#deps.log);
     await Promise.race([process.exited, aborted(signal)]);
     if (signal.aborted && this.#reason === 'deleted') {
       await Promise.race([pause(Math.min(preStopMs(container), MAX_PRE_STOP_MS)), process.exited]);
     }
     const exit = signal.aborted ? await process.stop(this.#graceMs) : await process.exited;
     ended.abort();
-    await readiness;
+    await Promise.all([readiness, secrets]);
     this.#process = undefined;
     return exit;
   }

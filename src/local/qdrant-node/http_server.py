@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote
 
 import wire
 from errors import ApiError, format_error
+from tls import ClientPort, PeerPort
 from tarball import COPY_SIZE
 
 VARY = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
@@ -122,8 +123,10 @@ class Server(socketserver.ThreadingTCPServer):
     block_on_close = False
     request_queue_size = 256
 
-    def __init__(self, address: tuple[str, int], router: Router, guard: Callable[[Request, dict[str, Any]], None]):
+    def __init__(self, address: tuple[str, int], router: Router, guard: Callable[[Request, dict[str, Any]], None],
+                 tls: ClientPort | PeerPort | None = None):
         self.router = router
+        self.tls = tls
         self.guard = guard
         self.draining = False
         self._busy = 0
@@ -146,6 +149,17 @@ class Server(socketserver.ThreadingTCPServer):
         with self._idle:
             self._busy -= 1
             self._idle.notify_all()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        if self.tls is None:
+            super().finish_request(request, client_address)
+            return
+        # In the connection's own thread: a slow handshake holds up nobody else.
+        wrapped = self.tls.wrap(request)
+        try:
+            super().finish_request(wrapped, client_address)
+        finally:
+            self.shutdown_request(wrapped)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]

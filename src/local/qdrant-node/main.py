@@ -13,6 +13,7 @@ from p2p import PeerApi
 from points import Points
 from settings import read_settings
 from snapshots import Snapshots
+from tls import ClientPort
 
 # How long requests that are running may take to end once the node is told to stop.
 DRAIN_SECONDS = 5.0
@@ -32,7 +33,8 @@ def main() -> int:
     if settings.clustered:
         peers = PeerApi(node, points, snapshots)
         host = urlsplit(settings.uri or "").hostname or settings.host
-        serve(Server((listen_host(host, settings.host), settings.p2p_port), peers.router, peers.guard))
+        address = (listen_host(host, settings.host), settings.p2p_port)
+        serve(Server(address, peers.router, peers.guard, node.client.tls))
     clients: list[Server] = []
     starting = threading.Thread(target=start, args=(node, api, stop, clients))
     starting.start()
@@ -50,7 +52,9 @@ def main() -> int:
 def start(node: Node, api: Api, stop: threading.Event, clients: list[Server]) -> None:
     try:
         node.start()
-        clients.append(Server((node.settings.host, node.settings.http_port), api.router, api.guard))
+        files = node.settings.service_tls
+        address = (node.settings.host, node.settings.http_port)
+        clients.append(Server(address, api.router, api.guard, None if files is None else ClientPort(files)))
         serve(clients[0])
         print(f"qdrant-node: peer {node.peer_id} listens on {node.settings.host}:{node.settings.http_port}", flush=True)
     except BaseException as error:  # noqa: BLE001 - the process must end, whatever it was

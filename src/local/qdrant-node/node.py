@@ -25,6 +25,7 @@ from metadata import ACTIVE, DEAD
 from peers import PeerClient, PeerUnreachable
 from settings import Settings
 from shard import LocalShard
+from tls import PeerPort
 
 POLL_SECONDS = 0.3
 FLUSH_SECONDS = 5.0
@@ -34,7 +35,8 @@ PUSH_TIMEOUT = 5.0
 class Node:
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.client = PeerClient()
+        files = settings.p2p_tls
+        self.client = PeerClient(None if files is None else PeerPort(files, settings.peer_name))
         self.ready = threading.Event()
         self.stopping = threading.Event()
         self.started_at = time.time()

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import wire
 from errors import ApiError
+from tls import PeerPort
 
 SECRET_HEADER = "x-cluster-secret"
 
@@ -20,7 +21,8 @@ class PeerUnreachable(ApiError):
 
 
 class PeerClient:
-    def __init__(self) -> None:
+    def __init__(self, tls: PeerPort | None = None) -> None:
+        self.tls = tls
         # Given to a peer when it joins; independent of the API keys, which may be rotated node by node.
         self.secret = ""
         self.failures: dict[str, dict[str, Any]] = {}
@@ -72,6 +74,10 @@ class PeerClient:
         try:
             connection.connect()
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if parts.scheme == "https":
+                if self.tls is None:
+                    raise OSError("the peer asks for TLS, which this node does not have")
+                connection.sock = self.tls.connect(connection.sock, parts.hostname or "")
         except OSError as error:
             connection.close()
             self.failures[uri] = {"count": self.failures.get(uri, {}).get("count", 0) + 1, "error": str(error)}

@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from tls import TlsFiles
+
 
 # The version that this node was recorded from.
 DEFAULT_VERSION = "1.18.3"
@@ -33,6 +35,11 @@ class Settings:
     transfer_delay: float
     # What the node says it is: the kubelet of the local stack passes on the version of the image tag.
     version: str
+    # Certificate files, where the port has TLS.
+    service_tls: TlsFiles | None
+    p2p_tls: TlsFiles | None
+    # By which name peers have to show themselves; default: the host that they are called by.
+    peer_name: str | None
 
 
 def read_settings(argv: list[str]) -> Settings:
@@ -44,7 +51,9 @@ def read_settings(argv: list[str]) -> Settings:
     parser.add_argument("--disable-telemetry", action="store_true")
     args = parser.parse_args(argv)
     env = os.environ
-    enabled = env.get("QDRANT__CLUSTER__ENABLED", "false").lower() in ("true", "1")
+    enabled = is_on(env.get("QDRANT__CLUSTER__ENABLED"))
+    service_tls, p2p_tls = is_on(env.get("QDRANT__SERVICE__ENABLE_TLS")), is_on(env.get("QDRANT__CLUSTER__P2P__ENABLE_TLS"))
+    files = tls_files() if service_tls or p2p_tls else None
     if enabled and not args.uri and not args.bootstrap:
         print("qdrant-node: cluster is enabled, but neither --uri nor --bootstrap is given", file=sys.stderr)
         raise SystemExit(1)
@@ -72,7 +81,23 @@ def read_settings(argv: list[str]) -> Settings:
         recovery_delay=float(env.get("FLEET_QDRANT_NODE_RECOVERY_DELAY_MS", "0")) / 1000,
         transfer_delay=float(env.get("FLEET_QDRANT_NODE_TRANSFER_DELAY_MS", "0")) / 1000,
         version=env.get("FLEET_QDRANT_NODE_VERSION") or DEFAULT_VERSION,
+        service_tls=files if service_tls else None,
+        p2p_tls=files if p2p_tls else None,
+        peer_name=env.get("FLEET_QDRANT_NODE_PEER_NAME") or None,
     )
+
+
+def is_on(value: str | None) -> bool:
+    return (value or "").lower() in ("true", "1")
+
+
+def tls_files() -> TlsFiles:
+    env = os.environ
+    cert, key = env.get("QDRANT__TLS__CERT"), env.get("QDRANT__TLS__KEY")
+    if not cert or not key:
+        print("qdrant-node: TLS config is not defined in the Qdrant config file", file=sys.stderr)
+        raise SystemExit(1)
+    return TlsFiles(cert, key, env.get("QDRANT__TLS__CA_CERT") or None, float(env.get("QDRANT__TLS__CERT_TTL", "3600")))
 
 
 def normal_uri(uri: str) -> str:

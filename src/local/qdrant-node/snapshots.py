@@ -25,6 +25,7 @@ from files import write_atomic
 from metadata import ACTIVE, DEAD
 from node import Node
 from shard import LocalShard
+from tls import download_context
 
 class Snapshots:
     def __init__(self, node: Node):
@@ -284,7 +285,8 @@ class Snapshots:
         digest = hashlib.sha256()
         try:
             # No proxy: what a local node is told to fetch is local, too.
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            secure = urllib.request.HTTPSHandler(context=download_context(self.node.settings.service_tls))
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), secure)
             with opener.open(request, timeout=60) as response, open(path, "wb") as out:
                 expected = response.headers.get("content-length")
                 received = 0
