@@ -180,7 +180,8 @@ export async function BackupCluster(
           }),
         );
       try {
-        await (operation.isPastReturn ? CancellationScope.nonCancellable(sweep) : sweep());
+        const { warnings = [] } = await (operation.isPastReturn ? CancellationScope.nonCancellable(sweep) : sweep());
+        for (const warning of warnings) operation.warn(warning);
       } catch (error) {
         if (!isFailure(error)) throw error;
         const { message } = reasonOf(error);

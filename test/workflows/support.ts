@@ -271,7 +271,7 @@ const ROLES = { cluster: 'arn:cluster', node: 'arn:node', volumes: 'arn:volumes'
 const NETWORK = { vpcId: 'vpc-1', publicSubnetIds: ['p'], privateSubnetIds: ['q'], natGatewayIds: ['nat-1'] };
 
 /** All activities, all of them successful. */
-function fakeActivities(transferQueue: string): Fakes {
+export function fakeActivities(transferQueue: string): Fakes {
   const nothing = () => Promise.resolve();
   return {
     registerOperation: nothing,
