@@ -78,6 +78,7 @@ export async function VerifyBackup(
           ...(damagedIn.size > 0 && { damagedIn: [...damagedIn] }),
         },
       });
+      operation.pointOfNoReturn();
       for (const { backup: of, state } of recordsOf(attested)) {
         const entry = { ...ref, ...inBucket(location), backup: of, state, createdAt: backupTimeOf(of).toISOString() };
         const chore = { ...ref, kind: 'backup-index', what: { backup: of } } as const;
@@ -86,7 +87,6 @@ export async function VerifyBackup(
         );
       }
     });
-    operation.pointOfNoReturn();
     if (problems.length > 0) {
       const also = damagedIn.size === 0 ? '' : ` So is ${[...damagedIn].join(', ')}, whose blocks it refers to.`;
       throw ApplicationFailure.nonRetryable(

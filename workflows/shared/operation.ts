@@ -86,6 +86,7 @@ export class Operation {
     if (this.#isPastReturn || !patched('point-of-no-return')) return;
     this.#isPastReturn = true;
     this.saga.commit();
+    this.tidying.shield();
   }
 
   get isPastReturn(): boolean {

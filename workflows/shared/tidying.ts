@@ -6,7 +6,7 @@
  * 2. Then the cluster is let go of, and what failed is tried again for a short while.
  * 3. What still failed is handed over to the next sweep, as a chore in the catalogue. The operation ends as it would have.
  */
-import { isCancellation, log, patched, type ActivityOptions } from '@temporalio/workflow';
+import { CancellationScope, isCancellation, log, patched, type ActivityOptions } from '@temporalio/workflow';
 import type { Chore, ChoreLeft } from '../../src/domain/chores.ts';
 import type { ClusterRef } from '../../src/domain/naming.ts';
 import { briefly, persistent, tryOnce } from './activity-proxies.ts';
@@ -31,6 +31,7 @@ export interface Tidied {
 export class Tidying {
   readonly #ref: ClusterRef;
   readonly #tidies: Tidy[] = [];
+  #isShielded = false;
   #handedOver: readonly ChoreLeft[] = [];
   #warnings: readonly string[] = [];
 
@@ -43,10 +44,16 @@ export class Tidying {
     this.#tidies.push({ what, chore, run });
   }
 
+  /** The operation has passed its point of no return: a cancellation changes nothing any more. */
+  shield(): void {
+    this.#isShielded = true;
+  }
+
   /** Tidy at once, by one try; what fails is tried again when the operation ends. */
   async now(what: string, chore: Chore, run: Tidy['run']): Promise<void> {
+    const once = () => run(tryOnce(`Tidy up: ${what}`));
     try {
-      await run(tryOnce(`Tidy up: ${what}`));
+      await (this.#isShielded ? CancellationScope.nonCancellable(once) : once());
     } catch (error) {
       if (!isFailure(error)) throw error;
       if (isCancellation(error) || !patched('tidying-is-handed-over')) throw error;
