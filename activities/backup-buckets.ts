@@ -3,6 +3,8 @@
  * the first one goes into another bucket, that is written down in the fleet's, so that both are found without the
  * catalogue, too.
  */
+import { isBucketNameOf } from '../src/domain/aws-names.ts';
+import { parseBuckets } from '../src/domain/backup-parse.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import {
   backupKeys,
@@ -97,13 +99,34 @@ async function writeDown(parts: Parts, ref: ClusterRef, bucket: BucketRef): Prom
 }
 
 async function readDown(
-  { stores, config }: Parts,
-  { tenant, cluster }: ClusterRef,
+  { stores, config, catalog }: Parts,
+  ref: ClusterRef,
 ): Promise<{ key: string; buckets: readonly BucketRef[]; etag?: string }> {
+  const { tenant, cluster } = ref;
   const key = bucketsKey({ tenant, cluster, prefix: config.FLEET_BACKUP_PREFIX });
   const found = await stores.fleet.getJson(key);
   if (found === undefined) return { key, buckets: [] };
-  return { key, buckets: (found.body as { buckets: readonly BucketRef[] }).buckets, etag: found.etag };
+  const { buckets } = parseBuckets(found.body, key);
+  const ours = await givenBuckets(catalog, { tenant, cluster });
+  // One that the fleet never gave this cluster is not looked into: no key is read there, nor presigned.
+  return { key, buckets: buckets.filter(({ name }) => ours.has(name) || isBucketNameOf(name, ref)), etag: found.etag };
+}
+
+/** Names of the buckets that the catalogue knows of a cluster. */
+async function givenBuckets(catalog: Parts['catalog'], ref: ClusterRef): Promise<ReadonlySet<string>> {
+  const rows = await catalog.run('read the buckets that were given', (db) =>
+    db
+      .selectFrom('backups')
+      .select('bucket as name')
+      .distinct()
+      .where('tenant', '=', ref.tenant)
+      .where('cluster', '=', ref.cluster)
+      .where('bucket', 'is not', null)
+      .execute(),
+  );
+  const ledger = (await catalog.resources(ref)).filter(({ slot }) => slot === SLOT);
+  const names = [...rows.map(({ name }) => name), ...ledger.map(({ resource_id: name }) => name)];
+  return new Set(names.filter((name) => name !== null));
 }
 
 function bucketOfRow(row: { bucket: string | null; bucket_region: string | null }): BucketRef | undefined {

@@ -1,17 +1,9 @@
 /** `intent.json`: who makes a backup. It is written before anything else of it. */
+import { parseIntent, type BackupIntent } from '../src/domain/backup-parse.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
 import type { BackupStore } from '../src/clients/s3.ts';
 import { readRecord } from './backup-records.ts';
-
-export interface Intent {
-  readonly formatVersion: number;
-  readonly backup: string;
-  /** ISO 8601. */
-  readonly startedAt: string;
-  readonly workflowId: string;
-  readonly runId: string;
-}
 
 /** Times that the intent of an earlier run is taken over while others change it. */
 const TRIES = 5;
@@ -23,15 +15,15 @@ const TRIES = 5;
  * @throws FleetError `CommitConflict` when the backup is another workflow's, or an earlier run has decided what becomes
  *   of it
  */
-export async function writeIntent(store: BackupStore, location: BackupLocation, intent: Intent): Promise<void> {
+export async function writeIntent(store: BackupStore, location: BackupLocation, intent: BackupIntent): Promise<void> {
   const { intent: key } = backupKeys(location);
   const text = JSON.stringify(intent);
   if ((await store.putIf(key, text, { absent: true })) === 'written') return;
   for (let tries = 0; tries < TRIES; tries += 1) {
     const found = await store.getJson(key);
     if (found === undefined) throw new FleetError('StoreUnavailable', `${key} was there and is gone again.`);
-    const standing = found.body as Partial<Intent> | null;
-    if (standing?.workflowId !== intent.workflowId) {
+    const standing = parseIntent(found.body, location);
+    if (standing.workflowId !== intent.workflowId) {
       throw new FleetError('CommitConflict', `Backup ${location.backup} is made by another workflow already.`);
     }
     if (standing.runId === intent.runId) return;

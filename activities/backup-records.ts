@@ -2,16 +2,20 @@
 import { createHash, randomUUID } from 'node:crypto';
 import {
   advance,
-  parseManifest,
   LISTED_STATES,
   READABLE_STATES,
   type BackupManifest,
   type BackupState,
   type CommitRecord,
 } from '../src/domain/backup.ts';
+import { parseManifest, parseRecord } from '../src/domain/backup-parse.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
+import { doubtOf, isTrusted, requireTrusted, type Seal } from '../src/clients/backup-mac.ts';
 import type { BackupStore } from '../src/clients/s3.ts';
+
+/** Bytes of a record. */
+const SMALL_JSON = 1024 * 1024;
 
 /** What a change of the record may set besides its state. */
 type RecordChange = Pick<CommitRecord, 'was' | 'purgeAfter'>;
@@ -19,31 +23,59 @@ type RecordChange = Pick<CommitRecord, 'was' | 'purgeAfter'>;
 /** The commit record and what a compare-and-set on it needs. */
 export interface RecordAt {
   readonly record: CommitRecord;
+  /** What its MAC says. Whoever acts on the record has to look. */
+  readonly seal: Seal;
   readonly etag: string;
   readonly storeTime: number;
 }
 
+/** @throws FleetError `IntegrityMismatch` when it is not a record of this backup */
 export async function readRecord(store: BackupStore, location: BackupLocation): Promise<RecordAt | undefined> {
-  const found = await store.getJson(backupKeys(location).commit);
-  return found && { record: found.body as CommitRecord, etag: found.etag, storeTime: found.storeTime };
+  const found = await store.getJson(backupKeys(location).commit, SMALL_JSON);
+  if (found === undefined) return undefined;
+  const record = parseRecord(found.body, location);
+  const seal = store.mac.check('record', location, record);
+  return { record, seal, etag: found.etag, storeTime: found.storeTime };
+}
+
+/** What is known of a record: that there is none, what it says, or why it is not believed. */
+export type LookedAt = Partial<RecordAt> & { readonly doubt?: string };
+
+/** The same for whoever goes through many backups: one that is not believed is no reason to leave the others alone. */
+export async function lookAtRecord(store: BackupStore, location: BackupLocation): Promise<LookedAt> {
+  try {
+    const found = await readRecord(store, location);
+    if (found === undefined) return {};
+    return isTrusted(found.seal) ? found : { ...found, doubt: doubtOf(found.seal) };
+  } catch (error) {
+    if (!FleetError.is(error, 'IntegrityMismatch')) throw error;
+    return { doubt: error.message };
+  }
+}
+
+/** The text of a record, signed. */
+function sealed(store: BackupStore, location: BackupLocation, record: CommitRecord): string {
+  return JSON.stringify(store.mac.seal('record', location, record));
 }
 
 /**
  * Claim the record's key: the first writer decides whether the backup is COMMITTED or ABORTED.
  *
  * @returns the record that stands, ours or another's
+ * @throws FleetError `BackupNotTrusted` when the one that stands is not signed by the fleet
  */
 export async function claim(store: BackupStore, location: BackupLocation, record: CommitRecord): Promise<CommitRecord> {
-  const outcome = await store.putIf(backupKeys(location).commit, JSON.stringify(record), { absent: true });
+  const outcome = await store.putIf(backupKeys(location).commit, sealed(store, location, record), { absent: true });
   if (outcome === 'written') return record;
   const standing = await readRecord(store, location);
   if (standing === undefined) throw new FleetError('StoreUnavailable', `The record of ${location.backup} flickers.`);
+  requireTrusted(standing.seal, bare(location), 'The record');
   return standing.record;
 }
 
 /**
  * Take the record one state further, if nobody changed it meanwhile. A write that is repeated after its answer was lost
- * finds its own work by its mark.
+ * finds its own work by its mark. What the fleet has not signed is not moved: it would carry our MAC afterwards.
  */
 export async function move(
   store: BackupStore,
@@ -52,8 +84,9 @@ export async function move(
   to: BackupState,
   change: RecordChange = {},
 ): Promise<CommitRecord> {
+  requireTrusted(from.seal, bare(location), 'The record');
   const next = { ...advance(from.record, to, new Date().toISOString()), ...change, mark: randomUUID() };
-  const outcome = await store.putIf(backupKeys(location).commit, JSON.stringify(next), { etag: from.etag });
+  const outcome = await store.putIf(backupKeys(location).commit, sealed(store, location, next), { etag: from.etag });
   if (outcome === 'written') return next;
   const standing = await readRecord(store, location);
   if (standing?.record.mark === next.mark) return next;
@@ -71,8 +104,9 @@ export async function touch(
   from: RecordAt,
   change: RecordChange = {},
 ): Promise<boolean> {
+  requireTrusted(from.seal, bare(location), 'The record');
   const next = { ...from.record, ...change, revision: from.record.revision + 1, mark: randomUUID() };
-  const outcome = await store.putIf(backupKeys(location).commit, JSON.stringify(next), { etag: from.etag });
+  const outcome = await store.putIf(backupKeys(location).commit, sealed(store, location, next), { etag: from.etag });
   if (outcome === 'written') return true;
   return (await readRecord(store, location))?.record.mark === next.mark;
 }
@@ -81,7 +115,8 @@ export async function touch(
  * The manifest of a backup that is listed, proven to be the one that was committed. Of a damaged one, too: whoever opens
  * a backup decides whether it may be.
  *
- * @throws FleetError `BackupNotFound`, `BackupNotCommitted`, or `IntegrityMismatch` when the manifest was altered
+ * @throws FleetError `BackupNotFound`, `BackupNotCommitted`, `IntegrityMismatch` when the manifest was altered, or
+ *   `BackupNotTrusted` when record or manifest are not signed by the fleet
  */
 export async function readCommitted(store: BackupStore, location: BackupLocation): Promise<BackupManifest> {
   return readManifest(store, location, LISTED_STATES);
@@ -99,18 +134,20 @@ export async function readManifest(
   states: readonly BackupState[],
 ): Promise<BackupManifest> {
   const keys = backupKeys(location);
-  const { manifest } = await requireRecord(store, location, states);
-  const stored = await store.getJson(keys.manifest);
+  const { manifest, references } = await requireRecord(store, location, states);
+  const stored = await store.getJson(keys.manifest, manifest.size);
   if (stored === undefined || sha256(stored.text) !== manifest.sha256) {
     throw new FleetError('IntegrityMismatch', `${keys.manifest} is not the manifest that was committed.`);
   }
-  return parseManifest(stored.body, keys.manifest);
+  const parsed = parseManifest(stored.body, location, references);
+  requireTrusted(manifestSeal(store, location, parsed, manifest.sha256), location, 'The manifest');
+  return parsed;
 }
 
 /**
  * The record of a backup that was complete once and is in one of these states.
  *
- * @throws FleetError `BackupNotFound`, `BackupNotCommitted`
+ * @throws FleetError `BackupNotFound`, `BackupNotCommitted`, `BackupNotTrusted`
  */
 export async function requireRecord(
   store: BackupStore,
@@ -129,7 +166,36 @@ export async function requireRecord(
   if (!states.includes(state) || manifest === undefined) {
     throw new FleetError('BackupNotCommitted', `Backup "${location.backup}" is ${state} and cannot be restored.`);
   }
+  requireTrusted(found.seal, location, 'The record');
   return { ...found.record, manifest };
+}
+
+/** Manifests whose MAC was found valid, by key and digest: every shard of a restore reads the manifest again. */
+const proven = new WeakMap<BackupStore, Set<string>>();
+const MAX_PROVEN = 1000;
+
+function manifestSeal(store: BackupStore, location: BackupLocation, manifest: BackupManifest, digest: string): Seal {
+  const id = `${backupKeys(location).manifest} ${digest}`;
+  const known = proven.get(store) ?? new Set();
+  if (known.has(id)) return 'valid';
+  const seal = store.mac.check('manifest', location, manifest);
+  if (seal !== 'valid') return seal;
+  if (known.size >= MAX_PROVEN) known.clear();
+  proven.set(store, known.add(id));
+  return seal;
+}
+
+/** What the MACs of record and manifest say together: the worse of the two. */
+export async function sealOf(store: BackupStore, location: BackupLocation): Promise<Seal> {
+  const found = await readRecord(store, location);
+  if (found?.record.manifest === undefined || !isTrusted(found.seal)) return found?.seal ?? 'missing';
+  const stored = await store.getJson(backupKeys(location).manifest, found.record.manifest.size);
+  return store.mac.check('manifest', location, stored?.body ?? {});
+}
+
+/** The same place for whoever changes something: there nobody takes what the fleet has not signed. */
+function bare({ acceptUnsigned: _, ...location }: BackupLocation): BackupLocation {
+  return location;
 }
 
 export function sha256(text: string): string {

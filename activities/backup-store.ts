@@ -1,6 +1,7 @@
 /** The life of a backup in the bucket: begun, committed, given up. */
 import { createHash } from 'node:crypto';
 import type { Alias, CollectionInfo, QdrantClient } from '../src/clients/qdrant.ts';
+import { requireTrusted } from '../src/clients/backup-mac.ts';
 import { requireConditionalWrites } from '../src/clients/conditional-writes.ts';
 import {
   INCREMENTAL_FORMAT,
@@ -12,18 +13,19 @@ import {
   type ShardEntry,
 } from '../src/domain/backup.ts';
 import type { ClusterSpec } from '../src/domain/cluster.ts';
+import { parseManifest, parsePlan } from '../src/domain/backup-parse.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { checkSnapshotDisk } from '../src/domain/disk.ts';
 import { backupIdOf, backupKeys, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
 import { byPeer, planShards, type CollectionPlacement } from '../src/domain/topology.ts';
 import { bucketForBackup } from './backup-buckets.ts';
-import { writeIntent, type Intent } from './backup-intent.ts';
+import { writeIntent } from './backup-intent.ts';
 import { claim, removeData, removeLoser, sha256 } from './backup-records.ts';
 import { removeStraysOf } from './backup-strays.ts';
 import { chooseBases, release, settle, type BlockShard } from './block-references.ts';
 import { signal, workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
-import { readCopied } from './backup-lanes.ts';
+import { readCopied, writeList } from './backup-lanes.ts';
 import { freeDisk } from './disk.ts';
 import { LANES, mapInLanes } from './lanes.ts';
 import { reachablePeers, requireAwake, type Peer } from './peers.ts';
@@ -138,16 +140,16 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
         aliases: await client.aliases(),
       };
       const keys = backupKeys(location);
-      const intent: Intent = { formatVersion: MANIFEST_FORMAT, backup: location.backup, startedAt, workflowId, runId };
+      const intent = { formatVersion: MANIFEST_FORMAT, backup: location.backup, startedAt, workflowId, runId };
       await writeIntent(store, location, intent);
-      await store.putJson(keys.plan(runId), JSON.stringify(plan));
+      await store.putJson(keys.plan(runId), JSON.stringify(store.mac.seal('plan', location, plan)));
       if (input.format === 'incremental') {
         const bases = await chooseBases(store, location, runId, names);
         await store.putJson(keys.bases(runId), JSON.stringify(bases));
       }
       const lanes = byPeer(tasks);
       await mapInLanes([...lanes], LANES, ([peer, ofPeer]) =>
-        store.putJson(keys.lane(runId, peer), JSON.stringify(ofPeer)),
+        writeList(store, location, keys.lane(runId, peer), ofPeer),
       );
       const transferQueue = `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`;
       const engineMaxBytes = config.FLEET_ENGINE_PYTHON === undefined ? 0 : config.FLEET_ENGINE_MAX_BYTES;
@@ -175,11 +177,12 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
     async commitBackup(input: CommitInput): Promise<BackupTotals & { untidied?: string }> {
       const { location, attempt, startedAt, spec, lists = [] } = input;
       const store = stores.of(location);
-      const shards = [...input.shards, ...(await readCopied(store, lists))];
+      const shards = [...input.shards, ...(await readCopied(store, location, lists))];
       const keys = backupKeys(location);
       const stored = await store.getJson(keys.plan(attempt));
       if (stored === undefined) throw new FleetError('IntegrityMismatch', `The plan of ${location.backup} is gone.`);
-      const plan = stored.body as StoredPlan;
+      requireTrusted(store.mac.check('plan', location, stored.body as object), location, 'The plan');
+      const plan = parsePlan(stored.body, keys.plan(attempt)) as unknown as StoredPlan;
       await recheck(deps, location, plan);
 
       const blockShards = shards.filter((shard): shard is CopiedShard & BlockShard => shard.incremental !== undefined);
@@ -218,20 +221,24 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       complete(plan, manifest);
 
       const totals = totalsOf(manifest);
-      let text = JSON.stringify(manifest);
+      const references = blocks?.map(({ backup }) => backup).filter((backup) => backup !== location.backup);
+      let text = JSON.stringify(store.mac.seal('manifest', location, manifest));
+      // What could not be read again must not be committed.
+      parseManifest(JSON.parse(text), location, references);
       if ((await store.putIf(keys.manifest, text, { absent: true })) === 'refused') {
         // Written once: an earlier try of this very run is as good, another run's is not ours to commit.
         const there = await store.getJson(keys.manifest);
-        if ((there?.body as Partial<BackupManifest> | undefined)?.attempt !== attempt) {
+        if (there === undefined) throw new FleetError('StoreUnavailable', `${keys.manifest} flickers.`);
+        const standing = parseManifest(there.body, location, references);
+        requireTrusted(store.mac.check('manifest', location, standing), location, 'The manifest');
+        if (standing.attempt !== attempt) {
           throw new FleetError('CommitConflict', `Another run wrote the manifest of backup ${location.backup}.`);
         }
-        text = there?.text ?? text;
+        text = there.text;
       }
       const standing = await claim(store, location, {
         formatVersion,
-        ...(blocks !== undefined && {
-          references: blocks.map(({ backup }) => backup).filter((backup) => backup !== location.backup),
-        }),
+        ...(references !== undefined && { references }),
         backup: location.backup,
         state: 'COMMITTED',
         revision: 1,

@@ -12,7 +12,7 @@ import { backupKeys, clusterPrefix, isBackupId, type BackupLocation } from '../s
 import { fetchRecipe, type RecipeRef } from '../src/clients/incremental-shard.ts';
 import type { BackupStore } from '../src/clients/s3.ts';
 import { backupOfPack } from '../src/domain/shard-recipe.ts';
-import { readManifest, readRecord, touch } from './backup-records.ts';
+import { lookAtRecord, readManifest, touch, type RecordAt } from './backup-records.ts';
 
 /** `data/<attempt>/bases.json`: decided once, before the first shard. */
 export interface Bases {
@@ -61,8 +61,8 @@ export async function chooseBases(
   for (const backup of (await siblings(store, location)).slice(0, LOOK_BACK)) {
     if (missing.size === 0 || bases.length === MAX_BASES) break;
     const base = { ...location, backup };
-    const found = await readRecord(store, base);
-    if (found?.record.state !== 'COMMITTED' || found.record.references === undefined) continue;
+    const { record, doubt } = await lookAtRecord(store, base);
+    if (doubt !== undefined || record?.state !== 'COMMITTED' || record.references === undefined) continue;
     if (!(await hold(store, base, location.backup, attempt))) continue;
     const manifest = await manifestOf(store, base);
     const useful = manifest?.collections.filter(({ name }) => missing.has(name)) ?? [];
@@ -89,7 +89,7 @@ async function manifestOf(store: BackupStore, base: BackupLocation): Promise<Bac
   try {
     return await readManifest(store, base, READABLE_STATES);
   } catch (error) {
-    if (FleetError.is(error, 'IntegrityMismatch')) return undefined;
+    if (FleetError.is(error, 'IntegrityMismatch') || FleetError.is(error, 'BackupNotTrusted')) return undefined;
     throw error;
   }
 }
@@ -107,17 +107,19 @@ function mostUsed(used: ReadonlyMap<string, number>): string[] {
  * after it; a deleter marks the record first and lists the leases after it. A backup that is marked already may still be
  * referred to, if its record can be changed: a deleter that did not see the lease then has to begin again.
  *
- * @returns false when its data may be going, or is damaged
+ * @returns false when its data may be going, is damaged, or is not the fleet's
  */
 async function hold(store: BackupStore, base: BackupLocation, holder: string, attempt: string): Promise<boolean> {
   const key = backupKeys(base).holder(holder, attempt);
   await store.putJson(key, JSON.stringify({ holder, attempt, renewedAt: new Date().toISOString() }));
   for (let tries = 0; tries < 5; tries += 1) {
-    const found = await readRecord(store, base);
-    const state = found?.record.state;
+    const looked = await lookAtRecord(store, base);
+    if (looked.doubt !== undefined || looked.record === undefined) break;
+    const found = looked as RecordAt;
+    const { state } = found.record;
     if (state === 'COMMITTED') return true;
     // Of a damaged one it is not known which of its blocks can still be read.
-    if (found === undefined || state !== 'DELETING' || isDamaged(found.record)) break;
+    if (state !== 'DELETING' || isDamaged(found.record)) break;
     if (await touch(store, base, found)) return true;
   }
   await store.deleteKeys([key]);

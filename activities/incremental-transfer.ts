@@ -4,6 +4,7 @@ import { fetchRecipe } from '../src/clients/incremental-shard.ts';
 import { copyIncrementally } from '../src/clients/incremental-copy.ts';
 import { READABLE_STATES, type IncrementalShardEntry } from '../src/domain/backup.ts';
 import { blockSizeFor } from '../src/domain/block-cutter.ts';
+import { parseBases } from '../src/domain/backup-parse.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { backupKeys, clusterPrefix, type BackupLocation } from '../src/domain/naming.ts';
 import { backupOfPack, type Recipe } from '../src/domain/shard-recipe.ts';
@@ -34,6 +35,9 @@ export interface IncrementalTransferResult {
 
 /** Milliseconds between two renewals of the leases; a lease counts for an hour. */
 const RENEWAL = 300_000;
+
+/** Why a base is none. */
+const NO_BASE: ReadonlySet<string> = new Set(['IntegrityMismatch', 'BackupNotCommitted', 'BackupNotTrusted']);
 
 export function createIncrementalTransferActivities(deps: ActivityDeps) {
   const { stores, config } = deps;
@@ -97,7 +101,7 @@ export function createIncrementalTransferActivities(deps: ActivityDeps) {
   async function basesOf(location: BackupLocation, attempt: string): Promise<Bases> {
     const stored = await stores.of(location).getJson(backupKeys(location).bases(attempt));
     if (stored === undefined) throw mismatch(`the list of backups that ${location.backup} may refer to is gone`);
-    return stored.body as Bases;
+    return parseBases(stored.body, backupKeys(location).bases(attempt));
   }
 
   async function renewIfDue(location: BackupLocation, attempt: string, { allowed }: Bases): Promise<void> {
@@ -122,10 +126,11 @@ export function createIncrementalTransferActivities(deps: ActivityDeps) {
           .find(({ name }) => name === collection)
           ?.shards.find((candidate) => candidate.shard === shard);
         if (entry?.incremental === undefined) continue;
-        return await fetchRecipe(store, recipeOf({ ...entry, incremental: entry.incremental }), signal());
+        const scope = manifest.blocks?.map(({ backup: id }) => id) ?? [];
+        return await fetchRecipe(store, recipeOf({ ...entry, incremental: entry.incremental }), signal(), scope);
       } catch (error) {
-        // A base that is damaged or gone is none: everything is written anew.
-        if (!FleetError.is(error, 'IntegrityMismatch') && !FleetError.is(error, 'BackupNotCommitted')) throw error;
+        // A base that is damaged, gone or not the fleet's is none: everything is written anew.
+        if (!FleetError.is(error) || !NO_BASE.has(error.code)) throw error;
       }
     }
     return undefined;

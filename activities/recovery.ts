@@ -10,7 +10,7 @@ import { requireRecord } from './backup-records.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { peerById, reachablePeers, type Peer } from './peers.ts';
-import { readEntry, shardBytes, shardEntry, withLease } from './restore-source.ts';
+import { packScope, readEntry, shardBytes, shardEntry, withLease } from './restore-source.ts';
 
 /** One replica to fill. */
 export interface ReplicaTask {
@@ -82,7 +82,8 @@ export function createRecoveryActivities(deps: ActivityDeps) {
       const { peer, entry } = await prepare(input);
       let reading = 0;
       let movedAt = Date.now();
-      const served = await relay.serve(shardBytes(deps, input.location, entry), {
+      const scope = await packScope(stores.of(input.location), input.location);
+      const served = await relay.serve(shardBytes(deps, input.location, entry, scope), {
         signal: signal(),
         onBytes: () => {
           movedAt = Date.now();

@@ -13,7 +13,7 @@ import {
   type ClusterRef,
   type InBucket,
 } from '../src/domain/naming.ts';
-import { readLeased } from './backup-records.ts';
+import { readLeased, readRecord } from './backup-records.ts';
 import { recipeOf } from './block-references.ts';
 import { workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -82,11 +82,23 @@ export function shardEntry(entry: CollectionEntry, shard: number): ShardEntry {
   return found;
 }
 
-/** The snapshot of one shard as a stream, for nodes that cannot read it from the bucket themselves. */
+/** The backups whose packs the recipes of one may refer to: itself, and those that its record names. */
+export async function packScope(store: BackupStore, location: BackupLocation): Promise<readonly string[] | undefined> {
+  const found = await readRecord(store, location);
+  // Before the commit there is no record; the recipe was made by this very run then.
+  return found && [location.backup, ...(found.record.references ?? [])];
+}
+
+/**
+ * The snapshot of one shard as a stream, for nodes that cannot read it from the bucket themselves.
+ *
+ * @param backups see {@link packScope}
+ */
 export function shardBytes(
   { stores, config }: Pick<ActivityDeps, 'stores' | 'config'>,
   location: ClusterRef & InBucket & { readonly prefix: string },
   entry: Pick<ShardEntry, 'key' | 'size' | 'incremental'>,
+  backups?: readonly string[],
 ): ShardBytes {
   const { incremental } = entry;
   const store = stores.of(location);
@@ -95,6 +107,7 @@ export function shardBytes(
       store,
       root: clusterPrefix(location),
       recipe: recipeOf({ ...entry, incremental }),
+      backups,
       size: entry.size,
       lanes: config.FLEET_TRANSFER_LANES,
       ...transferBudget(config),

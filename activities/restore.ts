@@ -28,9 +28,10 @@ import {
 import { remainingKeySteps, shardKeyPlan } from '../src/domain/shard-keys.ts';
 import type { QdrantClient } from '../src/clients/qdrant.ts';
 import type { BackupStore } from '../src/clients/s3.ts';
+import { unprotectedBy } from '../src/clients/backup-mac.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { locate } from './backup-buckets.ts';
-import { readLeased, readManifest, readRecord } from './backup-records.ts';
+import { readLeased, readManifest, readRecord, sealOf } from './backup-records.ts';
 import { signal, workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { freeDisk } from './disk.ts';
@@ -45,6 +46,8 @@ export interface RestorePlan {
   readonly collections: readonly { readonly name: string; readonly shards: number; readonly bytes: number }[];
   readonly spec: ClusterSpec;
   readonly qdrantVersion: string;
+  /** Who wrote the backup is not proven, and why; absent where it is. */
+  readonly unprotected?: string;
   /** How the bytes get to the nodes, where the restore does not say. */
   readonly via?: RestoreVia;
   /** Queue of the workers that serve shards. */
@@ -99,8 +102,9 @@ export function createRestoreActivities(deps: ActivityDeps) {
      * written first and the record read after it: a deleter does it the other way round, so one of the two sees the
      * other.
      *
-     * @param input `acceptDamaged`: open a backup that a verification found damaged, too. `dryRun`: write no lease
-     * @throws FleetError `BackupNotFound`, `BackupNotCommitted`, `BackupDamaged`, `RestoreRefused` for collections it does
+     * @param input `acceptDamaged`: open a backup that a verification found damaged, too. `acceptUnsigned`: open one that
+     *   the fleet has not signed, too. `dryRun`: write no lease
+     * @throws FleetError `BackupNotFound`, `BackupNotCommitted`, `BackupDamaged`, `BackupNotTrusted`, `RestoreRefused` for collections it does
      *   not hold
      */
     async openBackup(input: {
@@ -111,17 +115,20 @@ export function createRestoreActivities(deps: ActivityDeps) {
       rename?: Readonly<Record<string, string>>;
       via?: RestoreVia;
       acceptDamaged?: boolean;
+      acceptUnsigned?: boolean;
       dryRun?: boolean;
     }): Promise<RestorePlan> {
       const { tenant, source, backup, collections, rename = {}, acceptDamaged = false, dryRun = false } = input;
       // Whoever only reads the backup again says nothing, and needs no relay.
       if (input.via === 'worker' && config.FLEET_RELAY_HOST === undefined) throw relayNotConfigured();
-      const location = await locate(deps, { tenant, cluster: source, backup });
+      const place = await locate(deps, { tenant, cluster: source, backup });
+      const location = input.acceptUnsigned === true ? { ...place, acceptUnsigned: true as const } : place;
       const store = stores.of(location);
       await store.check(signal());
       if (!dryRun) await renewLease(store, location);
       await refuseDamaged(store, location, acceptDamaged);
       const manifest = await readManifest(store, location, LISTED_STATES);
+      const unprotected = unprotectedBy(await sealOf(store, location));
       // Blocks are put together by a worker; no node could read them.
       const via = manifest.blocks === undefined ? (input.via ?? config.FLEET_RESTORE_VIA) : 'worker';
       const named = new Set([...(collections ?? []), ...Object.keys(rename)]);
@@ -131,6 +138,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
       }
       return {
         location,
+        ...(unprotected !== undefined && { unprotected }),
         spec: manifest.spec,
         qdrantVersion: manifest.qdrantVersion,
         via,

@@ -8,6 +8,9 @@ import {
   type BackupState,
   type CommitRecord,
 } from '../src/domain/backup.ts';
+import { requireTrusted } from '../src/clients/backup-mac.ts';
+import type { BackupStore } from '../src/clients/s3.ts';
+import { parseIntent, type BackupIntent } from '../src/domain/backup-parse.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import {
   backupKeys,
@@ -21,7 +24,7 @@ import {
   type InBucket,
 } from '../src/domain/naming.ts';
 import type { RetentionCandidate } from '../src/domain/retention.ts';
-import { claim, move, readRecord, removeData } from './backup-records.ts';
+import { claim, lookAtRecord, move, readRecord, removeData } from './backup-records.ts';
 import { bucketsOf, locate } from './backup-buckets.ts';
 import { takeBack } from './backup-damage.ts';
 import { release, siblings } from './block-references.ts';
@@ -43,6 +46,11 @@ export interface SweepFindings {
   readonly purging: readonly string[];
   /** Begun more than a day ago, never finished, and nobody works on them any more. */
   readonly abandoned: readonly string[];
+  /**
+   * Whose record the fleet did not sign, or cannot read. They count for nothing and nothing of them is removed: whoever
+   * wrote the record may want just that.
+   */
+  readonly untrusted?: readonly { readonly id: string; readonly reason: string }[];
   /** Those of all these that are not in the fleet's bucket. */
   readonly elsewhere?: readonly { readonly bucket: BucketRef; readonly backups: readonly string[] }[];
 }
@@ -64,7 +72,7 @@ const UNFINISHED_AGE = 86_400_000;
 const MAX_SKEW = 300_000;
 
 export function createRetentionActivities(deps: ActivityDeps) {
-  const { stores, config, temporal } = deps;
+  const { stores, config, temporal, catalog } = deps;
   const at = ({ tenant, cluster, backup, ...where }: BackupRef): BackupLocation => ({
     tenant,
     cluster,
@@ -80,7 +88,6 @@ export function createRetentionActivities(deps: ActivityDeps) {
       for (const bucket of await bucketsOf(deps, ref)) {
         // What was in one that somebody has removed since is gone; the fleet's has to be there.
         if (bucket.bucket !== undefined && !(await stores.of(bucket).bucketExists())) continue;
-        await requireConditionalWrites(stores.of(bucket), config.FLEET_BACKUP_PREFIX);
         const prefix = clusterPrefix({ ...ref, prefix: config.FLEET_BACKUP_PREFIX });
         for await (const name of stores.of(bucket).folders(prefix)) {
           if (isBackupId(name)) found.push(at({ ...ref, ...bucket, backup: name }));
@@ -91,11 +98,17 @@ export function createRetentionActivities(deps: ActivityDeps) {
       const deleting: { id: string; since: number }[] = [];
       const purging: string[] = [];
       const abandoned: string[] = [];
+      const untrusted: { id: string; reason: string }[] = [];
+      const indexed = await indexedStates(ref);
       const records = new Map<BackupLocation, CommitRecord | undefined>();
       for (const location of found) {
-        const read = await readRecord(stores.of(location), location);
-        if (read !== undefined) now = checkedClock(read.storeTime);
-        records.set(location, read?.record);
+        const id = location.backup;
+        const { record, doubt, storeTime } = await lookAtRecord(stores.of(location), location);
+        if (storeTime !== undefined) now = checkedClock(storeTime);
+        if (doubt !== undefined) untrusted.push({ id, reason: doubt });
+        else if (record === undefined && LISTED_STATES.some((state) => state === indexed.get(id))) {
+          untrusted.push({ id, reason: 'its record is gone, and the catalogue lists it' });
+        } else records.set(location, record);
       }
       const damaged = new Set(
         [...records.values()].flatMap((record) => (record && isDamaged(record) ? record.backup : [])),
@@ -120,6 +133,7 @@ export function createRetentionActivities(deps: ActivityDeps) {
       return {
         ...{ prefix: config.FLEET_BACKUP_PREFIX, now, committed, deleting, purging, abandoned },
         ...(elsewhere.length > 0 && { elsewhere }),
+        ...(untrusted.length > 0 && { untrusted }),
       };
     },
 
@@ -131,9 +145,10 @@ export function createRetentionActivities(deps: ActivityDeps) {
     async markBackupDeleting(input: BackupRef & { purgeAfter?: string }): Promise<BackupState> {
       const { purgeAfter } = input;
       const location = at(input);
-      const store = stores.of(location);
+      const store = await writable(location);
       const found = await readRecord(store, location);
       if (found === undefined) throw new FleetError('BackupNotFound', `Backup "${input.backup}" has no record.`);
+      requireTrusted(found.seal, location, 'The record');
       if (!isListed(found.record)) return found.record.state;
       const change = purgeAfter === undefined ? {} : { purgeAfter };
       return (await move(store, location, found, 'DELETING', change)).state;
@@ -163,9 +178,10 @@ export function createRetentionActivities(deps: ActivityDeps) {
      */
     async purgeBackup(input: BackupRef): Promise<PurgeOutcome> {
       const location = at(input);
-      const store = stores.of(location);
+      const store = await writable(location);
       let found = await readRecord(store, location);
       if (found === undefined) throw new FleetError('BackupNotFound', `Backup "${input.backup}" has no record.`);
+      requireTrusted(found.seal, location, 'The record');
       if (found.record.state === 'DELETING') {
         const { purgeAfter } = found.record;
         if (purgeAfter !== undefined && found.storeTime < Date.parse(purgeAfter))
@@ -182,6 +198,7 @@ export function createRetentionActivities(deps: ActivityDeps) {
         }
         found = await readRecord(store, location);
       }
+      if (found !== undefined) requireTrusted(found.seal, location, 'The record');
       if (found?.record.state !== 'PURGING') return { state: found?.record.state ?? 'DELETED', objects: 0 };
       const { objects } = await removeData(store, backupKeys(location).data);
       return { state: (await move(store, location, found, 'DELETED')).state, objects };
@@ -190,7 +207,7 @@ export function createRetentionActivities(deps: ActivityDeps) {
     /** Claim an unfinished backup's record, so that a late uploader cannot commit it, and remove its data. */
     async collectUnfinished(input: BackupRef): Promise<{ state: BackupState; objects: number }> {
       const location = at(input);
-      const store = stores.of(location);
+      const store = await writable(location);
       const standing = await claim(store, location, {
         formatVersion: MANIFEST_FORMAT,
         backup: location.backup,
@@ -199,9 +216,9 @@ export function createRetentionActivities(deps: ActivityDeps) {
         attempt: 'retention-sweep',
         changedAt: new Date().toISOString(),
       });
-      const intent = await store.getJson(backupKeys(location).intent);
+      const intent = await intentOf(location);
       // What its run held on other backups.
-      await release(store, location, String((intent?.body as { runId?: unknown } | undefined)?.runId));
+      if (intent !== undefined) await release(store, location, intent.runId);
       if (standing.state !== 'ABORTED') return { state: standing.state, objects: 0 };
       const { objects } = await removeData(store, backupKeys(location).data);
       return { state: 'ABORTED', objects };
@@ -215,24 +232,75 @@ export function createRetentionActivities(deps: ActivityDeps) {
     return false;
   }
 
-  /** Backups whose record says that they need blocks of this one. */
+  /**
+   * Backups whose record says that they need blocks of this one. Where the record is not believed, the catalogue and the
+   * data speak for the backup: a forged record must not set free what it needs.
+   */
   async function dependants(location: BackupLocation): Promise<string[]> {
     const held: string[] = [];
     const store = stores.of(location);
+    const indexed = await indexedStates(location);
     for (const backup of await siblings(store, location)) {
-      const found = await readRecord(store, { ...location, backup });
-      if (found !== undefined && refersTo(found.record, location.backup)) held.push(backup);
+      if (backup === location.backup) continue;
+      const other = { ...location, backup };
+      const { record, doubt } = await lookAtRecord(store, other);
+      if (record !== undefined && refersTo(record, location.backup)) held.push(backup);
+      else if (doubt !== undefined && !isOver(indexed.get(backup)) && (await isIncremental(other))) held.push(backup);
     }
     return held;
   }
 
+  /** Whether there is a recipe in the data of a backup. */
+  async function isIncremental(location: BackupLocation): Promise<boolean> {
+    for await (const { key } of stores.of(location).list(backupKeys(location).data)) {
+      if (key.endsWith('.recipe')) return true;
+    }
+    return false;
+  }
+
+  /** What the catalogue knows of the backups of a cluster: a witness beside the bucket. */
+  async function indexedStates({ tenant, cluster }: ClusterRef): Promise<ReadonlyMap<string, BackupState>> {
+    const rows = await catalog.run('read the states of the backups', (db) =>
+      db
+        .selectFrom('backups')
+        .select(['backup', 'state'])
+        .where('tenant', '=', tenant)
+        .where('cluster', '=', cluster)
+        .execute(),
+    );
+    return new Map(rows.map(({ backup, state }) => [backup, state]));
+  }
+
+  /** The store of a backup whose record is about to be changed. */
+  async function writable(location: BackupLocation): Promise<BackupStore> {
+    const store = stores.of(location);
+    await requireConditionalWrites(store, config.FLEET_BACKUP_PREFIX);
+    return store;
+  }
+
+  /** `undefined` when there is none that can be read. */
+  async function intentOf(location: BackupLocation): Promise<(BackupIntent & { storeTime: number }) | undefined> {
+    try {
+      const found = await stores.of(location).getJson(backupKeys(location).intent);
+      return found && { ...parseIntent(found.body, location), storeTime: found.storeTime };
+    } catch (error) {
+      if (FleetError.is(error, 'IntegrityMismatch')) return undefined;
+      throw error;
+    }
+  }
+
   async function isAbandoned(location: BackupLocation): Promise<boolean> {
-    const intent = await stores.of(location).getJson(backupKeys(location).intent);
+    const intent = await intentOf(location);
     if (intent === undefined) return false;
-    const { startedAt, workflowId, runId } = intent.body as { startedAt: string; workflowId: string; runId: string };
+    const { startedAt, workflowId, runId } = intent;
     const age = checkedClock(intent.storeTime) - Date.parse(startedAt);
     return age > UNFINISHED_AGE && !(await temporal.isOpen(workflowId, runId));
   }
+}
+
+/** Whether the catalogue says that nothing of a backup is needed any more. */
+function isOver(state: BackupState | undefined): boolean {
+  return state === 'DELETED' || state === 'ABORTED';
 }
 
 function isListed({ state }: CommitRecord): boolean {

@@ -4,19 +4,12 @@ import type { QdrantClient } from '../src/clients/qdrant.ts';
 import type { BackupStore } from '../src/clients/s3.ts';
 import type { SampledPoint } from '../src/clients/engine.ts';
 import type { ShardEntry } from '../src/domain/backup.ts';
+import { parseSample, type ShardSample } from '../src/domain/backup-parse.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { sha256 } from './backup-records.ts';
 
 /** Points of a sample, at most. */
 export const SAMPLE_POINTS = 64;
-
-/** What the object of a sample holds. */
-interface Sample {
-  readonly formatVersion: 1;
-  /** Chooses the points; derived from the shard's bytes, so that an attempt that is repeated writes the same. */
-  readonly seed: string;
-  readonly points: readonly SampledPoint[];
-}
 
 export function sampleSeed(shard: Pick<ShardEntry, 'sha256'>): string {
   return shard.sha256.slice(0, 16);
@@ -27,7 +20,7 @@ export async function writeSample(
   shard: Pick<ShardEntry, 'key' | 'sha256'>,
   points: readonly SampledPoint[],
 ): Promise<NonNullable<ShardEntry['sample']>> {
-  const sample: Sample = { formatVersion: 1, seed: sampleSeed(shard), points };
+  const sample: ShardSample = { formatVersion: 1, seed: sampleSeed(shard), points };
   const text = JSON.stringify(sample);
   const key = `${shard.key.replace(/\.snapshot$/, '')}.sample.json`;
   await store.putJson(key, text);
@@ -39,13 +32,13 @@ export async function writeSample(
  *
  * @throws FleetError `IntegrityMismatch` when it is gone or was altered
  */
-export async function readSample(store: BackupStore, { sample }: ShardEntry): Promise<Sample | undefined> {
+export async function readSample(store: BackupStore, { sample }: ShardEntry): Promise<ShardSample | undefined> {
   if (sample === undefined) return undefined;
   const found = await store.getJson(sample.key);
   if (found === undefined || sha256(found.text) !== sample.sha256) {
     throw new FleetError('IntegrityMismatch', `${sample.key} is not the sample that was committed.`);
   }
-  return found.body as Sample;
+  return parseSample(found.body, sample.key);
 }
 
 /**
@@ -58,7 +51,7 @@ export async function compareSample(
   client: QdrantClient,
   collection: string,
   { shardKey }: ShardEntry,
-  { points }: Sample,
+  { points }: ShardSample,
   what: string,
 ): Promise<void> {
   if (points.length === 0) return;

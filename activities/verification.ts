@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isTrusted, type Seal } from '../src/clients/backup-mac.ts';
 import { openShard, withScratch } from '../src/clients/engine.ts';
 import {
   LISTED_STATES,
@@ -14,10 +15,10 @@ import { FleetError } from '../src/domain/errors.ts';
 import { attestationKey, backupOfKey, isBackupId, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
 import { locate } from './backup-buckets.ts';
 import { markDamaged, markSound } from './backup-damage.ts';
-import { readLeased, requireRecord } from './backup-records.ts';
+import { readLeased, readRecord, requireRecord, sealOf } from './backup-records.ts';
 import { heartbeats, signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
-import { renewLease, shardBytes, withLease } from './restore-source.ts';
+import { packScope, renewLease, shardBytes, withLease } from './restore-source.ts';
 import { readSample, SAMPLE_POINTS, sampleSeed, writeSample } from './sample.ts';
 
 export interface ShardRef {
@@ -62,7 +63,8 @@ export function createVerificationActivities(deps: ActivityDeps) {
      * @throws FleetError `BackupNotFound`; `BackupNotCommitted` for one that was never complete or is being removed
      */
     async leaseBackup({ backup, ...ref }: ClusterRef & { backup: string }): Promise<{ location: BackupLocation }> {
-      const location = await locate(deps, { ...ref, backup });
+      // Looking is allowed at what the fleet did not sign, too: the outcome says so.
+      const location = { ...(await locate(deps, { ...ref, backup })), acceptUnsigned: true } as const;
       const store = stores.of(location);
       await store.check(signal());
       await renewLease(store, location);
@@ -75,14 +77,14 @@ export function createVerificationActivities(deps: ActivityDeps) {
       location,
     }: {
       location: BackupLocation;
-    }): Promise<{ shards: ShardRef[]; transferQueue: string; problem?: string }> {
+    }): Promise<{ shards: ShardRef[]; transferQueue: string; problem?: string; seal?: Seal }> {
       const transferQueue = `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`;
       try {
         const { collections } = await readLeased(stores.of(location), location);
         const shards = collections.flatMap(({ name, shards: entries }) =>
           entries.map(({ shard, size }) => ({ collection: name, shard, size })),
         );
-        return { shards, transferQueue };
+        return { shards, transferQueue, seal: await sealOf(stores.of(location), location) };
       } catch (error) {
         if (!FleetError.is(error, 'IntegrityMismatch')) throw error;
         return { shards: [], transferQueue, problem: error.message };
@@ -147,6 +149,9 @@ export function createVerificationActivities(deps: ActivityDeps) {
       await store.putJson(key, JSON.stringify({ ...attestation, at: new Date().toISOString() }));
       const others = (attestation.damagedIn ?? []).filter((backup) => isBackupId(backup) && backup !== location.backup);
       const records: { backup: string; state: BackupState }[] = [];
+      // What the fleet did not sign is not signed now, and says nothing about other backups.
+      const found = await readRecord(store, location);
+      if (found !== undefined && !isTrusted(found.seal)) return { records };
       for (const backup of [location.backup, ...others]) {
         const at = { ...location, backup };
         const state = attestation.kind === 'corrupt' ? await markDamaged(store, at) : await markSound(store, at);
@@ -195,7 +200,7 @@ export function createVerificationActivities(deps: ActivityDeps) {
     const { key, size, sha256 } = entry;
     const isIncremental = entry.incremental !== undefined && location !== undefined;
     const body = isIncremental
-      ? shardBytes(deps, location, entry).stream(signal())
+      ? shardBytes(deps, location, entry, await packScope(stores.of(location), location)).stream(signal())
       : await stores.of(location ?? {}).read(key, signal());
     if (body === undefined) return { problem: 'is gone from the bucket' };
     const beat = heartbeats();

@@ -227,6 +227,10 @@ export const RestoreBody = z
     via: z.enum(RESTORE_VIA).optional().openapi({
       description: 'How the bytes get to the nodes: by their own reads of the bucket (default), or through a worker.',
     }),
+    acceptUnsigned: z.boolean().optional().openapi({
+      description:
+        'Restore from a backup without a MAC of this fleet, or with a wrong one, too. See docs/backup-trust.md.',
+    }),
     acceptDamaged: z.boolean().optional().openapi({
       description:
         'Restore from a backup whose state is CORRUPT, too: what cannot be read or proven fails all the same.',

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { getCACertificates } from 'node:tls';
 import { z } from 'zod';
+import type { MacKey } from './clients/backup-mac.ts';
 import { DEFAULT_PRESETS, DISTANCES, INDEX_TYPES, PROVIDERS, type CollectionPresets } from './domain/cluster.ts';
 import { messageOf } from './domain/errors.ts';
 import { FORMATS, formatProblem } from './domain/input/formats.ts';
@@ -75,6 +76,21 @@ const tokens = z
     }
     return byTenant;
   });
+
+/** `2026a:<base64>,2025b:<base64>`: keys by which the records of backups are signed; the first signs, all verify. */
+const macKeys = z.string().transform((text, context): readonly MacKey[] => {
+  const keys: MacKey[] = [];
+  for (const [index, pair] of text.split(',').entries()) {
+    const [, id, base64] = /^([A-Za-z0-9][A-Za-z0-9_-]{0,31}):([A-Za-z0-9+/]+={0,2})$/.exec(pair.trim()) ?? [];
+    const key = Buffer.from(base64 ?? '', 'base64');
+    // The key itself must never be repeated in a message.
+    if (id === undefined) context.addIssue(`entry ${index + 1} is not "<key id>:<base64>"`);
+    else if (key.length < 32) context.addIssue(`entry ${index + 1}: the key needs at least 32 bytes`);
+    else if (keys.some((other) => other.id === id)) context.addIssue(`entry ${index + 1}: the key id is there twice`);
+    else keys.push({ id, key });
+  }
+  return keys;
+});
 
 /** `v1.17.1,v1.18.3` */
 const releases = z.string().transform((text, context) => {
@@ -244,6 +260,8 @@ const schema = z.object({
   DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL' }),
   FLEET_BACKUP_BUCKET: z.string().min(3, 'is needed: the bucket that holds the backups'),
   FLEET_BACKUP_PREFIX: z.string().default(''),
+  /** Without it nobody can tell a record of the fleet's from another. */
+  FLEET_BACKUP_MAC_KEY: macKeys.default([]),
   AWS_REGION: z.string().min(1).default('us-east-1'),
   FLEET_S3_ENDPOINT: z.url().optional(),
   FLEET_S3_NODE_ENDPOINT: z.url().optional(),

@@ -21,6 +21,7 @@ import { IgnoredCondition, requireConditionalWrites } from './clients/conditiona
 import type { BackupStore } from './clients/s3.ts';
 import { roleIdentity } from './clients/delete-identity.ts';
 import type { StoreOptions } from './clients/s3.ts';
+import { BackupMac, NO_MAC } from './clients/backup-mac.ts';
 import { BackupStores } from './clients/stores.ts';
 import { loadConfig, refusePlaintextTemporal, type Config } from './config.ts';
 import { messageOf } from './domain/errors.ts';
@@ -111,6 +112,7 @@ function createStores(config: Config): BackupStores {
     bucket: config.FLEET_BACKUP_BUCKET,
     region: config.AWS_REGION,
     forcePathStyle: config.FLEET_S3_FORCE_PATH_STYLE,
+    mac: new BackupMac(config.FLEET_BACKUP_MAC_KEY),
     ...(config.FLEET_S3_CA_FILE !== undefined && { ca: config.FLEET_S3_CA_FILE }),
     ...deleteIdentityOf(config),
     ...(config.FLEET_S3_ENDPOINT !== undefined && { endpoint: config.FLEET_S3_ENDPOINT }),
@@ -120,6 +122,7 @@ function createStores(config: Config): BackupStores {
 
 /** A store that does not answer now may answer later; one that ignores conditions never makes a safe backup. */
 async function checkStore(store: BackupStore, config: Config): Promise<void> {
+  if (!store.mac.isOn) Runtime.instance().logger.warn('FLEET_BACKUP_MAC_KEY is not set', { unprotected: NO_MAC });
   try {
     await requireConditionalWrites(store, config.FLEET_BACKUP_PREFIX);
   } catch (error) {

@@ -36,6 +36,7 @@ const SECRETS: Readonly<Record<string, string>> = {
   POSTGRES_PASSWORD: 'p4ssw0rd',
   S3_ACCESS_KEY: 'access',
   S3_SECRET_KEY: 'secret',
+  BACKUP_MAC_KEY: 'MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=',
   FLEET_API_TOKENS: 'acme=0123456789abcdef01234567',
 };
 /** What the processes read besides the configuration: Temporal's and AWS's own libraries, Node and Helm. */

@@ -52,7 +52,13 @@ const STEPS = {
 export async function RestoreCluster(input: unknown): Promise<Ended<Restored | (RestorePreview & { dryRun: true })>> {
   const parsed = checked(input, parseRestoreInput);
   const { tenant, source, backup, cluster, nodes, replicationFactor, collections, rename, via } = parsed;
-  const { inPlace = false, aliases: withAliases = true, dryRun = false, acceptDamaged = false } = parsed;
+  const {
+    inPlace = false,
+    aliases: withAliases = true,
+    dryRun = false,
+    acceptDamaged = false,
+    acceptUnsigned = false,
+  } = parsed;
   const target = { tenant, cluster };
   const steps = Object.values(STEPS).filter((step) => inPlace || (step !== STEPS.fresh && step !== STEPS.prove));
   return runOperation({ kind: 'restore', ref: target, steps }, async (operation) => {
@@ -69,11 +75,13 @@ export async function RestoreCluster(input: unknown): Promise<Ended<Restored | (
           ...(rename !== undefined && { rename }),
           ...(via !== undefined && { via }),
           ...(acceptDamaged && { acceptDamaged }),
+          ...(acceptUnsigned && { acceptUnsigned }),
           ...(leaseless && { dryRun }),
         }),
       opened,
     );
-    const { location, transferQueue } = plan;
+    const { location, transferQueue, unprotected } = plan;
+    if (unprotected !== undefined) operation.warn(unprotected);
     const relayQueue = plan.via === 'worker' ? transferQueue : undefined;
     let relayed = 0;
 

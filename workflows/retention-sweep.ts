@@ -60,6 +60,9 @@ export async function RetentionSweep(input: unknown): Promise<
           ...elsewhere.map(({ bucket, backups }) => `${backups.length} of all in bucket ${bucket.name}`),
         ].join('; '),
     );
+    for (const { id, reason } of (found.untrusted ?? []).slice(0, 20)) {
+      operation.warn(`Backup ${id} is left alone and does not count: ${reason}`);
+    }
     const placed = (backup: string) => {
       const bucket = found.elsewhere?.find(({ backups }) => backups.includes(backup))?.bucket;
       return { ...ref, backup, ...(bucket !== undefined && { bucket }) };

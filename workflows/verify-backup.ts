@@ -28,7 +28,7 @@ const PARALLEL_SHARDS = 4;
  */
 export async function VerifyBackup(
   input: unknown,
-): Promise<Ended<{ backup: string; shards: number; bytes: number; opened: number }>> {
+): Promise<Ended<{ backup: string; shards: number; bytes: number; opened: number; signature?: string }>> {
   const { tenant, cluster, backup } = checked(input, parseVerifyInput);
   const ref = { tenant, cluster };
   return runOperation({ kind: 'verify', ref, steps: Object.values(STEPS) }, async (operation) => {
@@ -44,7 +44,10 @@ export async function VerifyBackup(
       },
       ({ location, shards }) => `${shards.length} shards of ${placeOf(location)}`,
     );
-    const { location, shards, transferQueue, problem } = found;
+    const { location, shards, transferQueue, problem, seal } = found;
+    if (seal !== undefined && seal !== 'valid') {
+      operation.warn(`Nothing proves that the fleet wrote this backup: its MAC is ${seal}. See docs/backup-trust.md.`);
+    }
 
     const verdicts: ShardVerdict[] = [];
     const problems: string[] = problem === undefined ? [] : [problem];
@@ -94,7 +97,7 @@ export async function VerifyBackup(
         'IntegrityMismatch',
       );
     }
-    return { backup, shards: shards.length, bytes, opened };
+    return { backup, shards: shards.length, bytes, opened, ...(seal !== undefined && { signature: seal }) };
   });
 }
 

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { crc32, inflateRawSync } from 'node:zlib';
 import { FleetError } from '../domain/errors.ts';
-import { readRecipe, type Recipe, type RecipeExtent, type RecipeStep } from '../domain/shard-recipe.ts';
+import { packProblem, readRecipe, type Recipe, type RecipeExtent, type RecipeStep } from '../domain/shard-recipe.ts';
 import { readAhead } from './ahead.ts';
 import { readRange } from './object-range.ts';
 import type { BackupStore } from './s3.ts';
@@ -22,6 +22,8 @@ export interface IncrementalShardOptions {
   /** Prefix of all keys of the cluster. */
   readonly root: string;
   readonly recipe: RecipeRef;
+  /** Whose packs the recipe may refer to; default: those of any backup of the cluster. */
+  readonly backups?: readonly string[] | undefined;
   /** Bytes of the snapshot. */
   readonly size: number;
   /** Windows that are read at a time. */
@@ -38,11 +40,16 @@ const MAX_GAP = 32 * 1024;
 /** No recipe is larger: what it says in place and its references are both bounded. */
 const MAX_RECIPE = 64 * MiB;
 
-/** @throws FleetError `IntegrityMismatch` when it is gone or not the one that was committed */
+/**
+ * @param backups whose packs it may refer to; default: those of any backup of the cluster
+ * @throws FleetError `IntegrityMismatch` when it is gone, not the one that was committed, or refers to anything but packs
+ *   of these backups
+ */
 export async function fetchRecipe(
   store: BackupStore,
   { key, size, sha256 }: RecipeRef,
   signal: AbortSignal,
+  backups?: readonly string[],
 ): Promise<Recipe> {
   if (size > MAX_RECIPE) throw new FleetError('IntegrityMismatch', `${key} cannot be a recipe: it has ${size} bytes.`);
   const bytes = Buffer.alloc(size);
@@ -52,7 +59,21 @@ export async function fetchRecipe(
     throw new FleetError('IntegrityMismatch', `${key} hashes to ${found}, committed was ${sha256}.`, { object: key });
   }
   // Headers of tars are most of it, and they are nearly empty.
-  return readRecipe(inflateRawSync(bytes, { maxOutputLength: MAX_RECIPE }), key);
+  const recipe = readRecipe(inflated(bytes, key), key);
+  const known = backups === undefined ? undefined : new Set(backups);
+  for (const pack of recipe.packs) {
+    if (packProblem(pack, known) === undefined) continue;
+    throw new FleetError('IntegrityMismatch', `${key} is not believed: a pack of it ${packProblem(pack, known)}.`);
+  }
+  return recipe;
+}
+
+function inflated(bytes: Buffer, key: string): Uint8Array {
+  try {
+    return inflateRawSync(bytes, { maxOutputLength: MAX_RECIPE });
+  } catch (error) {
+    throw new FleetError('IntegrityMismatch', `${key} is no recipe: it cannot be unpacked.`, { cause: error });
+  }
 }
 
 /** Part of an extent that lies in one window. */
@@ -101,7 +122,7 @@ export class IncrementalShard implements ShardBytes {
    */
   async *stream(signal: AbortSignal): AsyncGenerator<Buffer> {
     const { store, lanes, buffers } = this.#options;
-    const recipe = await fetchRecipe(store, this.#options.recipe, signal);
+    const recipe = await fetchRecipe(store, this.#options.recipe, signal, this.#options.backups);
     if (recipe.size !== this.size) {
       throw new FleetError(
         'IntegrityMismatch',

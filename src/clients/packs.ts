@@ -22,6 +22,8 @@ const MiB = 1024 * 1024;
 const PACK_BYTES = 32 * MiB;
 const MAGIC = 'QFPACK01';
 const ENTRY = 4 + HASH_BYTES;
+/** Entries of the largest index that is read. */
+const MAX_BLOCKS = 2 ** 21;
 const TRAILER = HASH_BYTES + 4 + MAGIC.length;
 
 export interface PackWriterOptions {
@@ -235,6 +237,7 @@ export async function readPackIndex(
     await readRange(trailer, size - TRAILER, range);
     blocks = trailer.readUInt32LE(HASH_BYTES);
   }
+  if (blocks > MAX_BLOCKS || size < TRAILER) return undefined;
   const tail = Buffer.alloc(Math.min(size, blocks * ENTRY + TRAILER));
   await readRange(tail, size - tail.length, range);
   const index = tail.subarray(0, -TRAILER);

@@ -19,6 +19,7 @@ import { createHash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { FleetError } from '../domain/errors.ts';
+import { BackupMac } from './backup-mac.ts';
 import { PartStream, putPart, type Signing } from './part-upload.ts';
 import type { DeleteIdentity } from './delete-identity.ts';
 import { buildClient, isStale } from './s3-client.ts';
@@ -44,6 +45,8 @@ export interface StoreOptions {
   readonly ca?: readonly string[];
   /** Who deletes what is no lease; default: who reads and writes. */
   readonly deleteIdentity?: DeleteIdentity;
+  /** Signs and checks what is written about backups; default: nothing is signed. */
+  readonly mac?: BackupMac;
 }
 
 /** An object's body and what conditional writes need. */
@@ -95,6 +98,7 @@ const DELETE_LANES = 8;
 
 export class BackupStore {
   readonly bucket: string;
+  readonly mac: BackupMac;
   readonly #options: StoreOptions;
   #client: S3Client;
   #signer: S3Client;
@@ -109,6 +113,7 @@ export class BackupStore {
   /** @param beside a store whose connections are used, too */
   constructor(options: StoreOptions, beside?: BackupStore) {
     this.bucket = options.bucket;
+    this.mac = options.mac ?? new BackupMac();
     this.#options = options;
     this.#client = buildClient({ ...options, ...(beside !== undefined && { before: beside.#client }) });
     this.#signer = this.#buildSigner();

@@ -85,6 +85,12 @@ export function bucketNameOf(ref: ClusterRef, region: string, account: string): 
   return `fleet-${clusterKey(ref).slice(0, 40)}-${unique}`;
 }
 
+/** Whether {@link bucketNameOf} may have named this cluster's bucket so, in whichever region and account. */
+export function isBucketNameOf(name: string, ref: ClusterRef): boolean {
+  const head = `fleet-${clusterKey(ref).slice(0, 40)}-`;
+  return name.startsWith(head) && /^[0-9a-f]{12}$/.test(name.slice(head.length));
+}
+
 /** What {@link bucketNameOf} names, as a pattern of IAM: the key of a cluster has two hyphens early in it. */
 export const BUCKET_PATTERN = 'fleet-*--*';
 

@@ -202,22 +202,3 @@ export function advance(record: CommitRecord, to: BackupState, changedAt: string
   const from = record.state === 'CORRUPT' || record.was === 'CORRUPT' ? ({ was: 'CORRUPT' } as const) : {};
   return { ...rest, state: to, revision: record.revision + 1, changedAt, ...(to === 'DELETING' && from) };
 }
-
-/**
- * A parsed `manifest.json`, checked as far as a restore relies on it.
- *
- * @throws FleetError `IntegrityMismatch` when it is not a manifest of a format that this version reads
- */
-export function parseManifest(json: unknown, where: string): BackupManifest {
-  const manifest = json as Partial<BackupManifest> | null;
-  if (typeof manifest !== 'object' || manifest === null || !Array.isArray(manifest.collections)) {
-    throw new FleetError('IntegrityMismatch', `${where} is not a backup manifest.`);
-  }
-  if (manifest.formatVersion !== MANIFEST_FORMAT && manifest.formatVersion !== INCREMENTAL_FORMAT) {
-    throw new FleetError(
-      'IntegrityMismatch',
-      `${where} has format ${String(manifest.formatVersion)}; this version reads the formats ${MANIFEST_FORMAT} and ${INCREMENTAL_FORMAT}.`,
-    );
-  }
-  return manifest as BackupManifest;
-}

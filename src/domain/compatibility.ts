@@ -218,7 +218,8 @@ function megabytes(bytes: number): string {
 }
 
 function twice(names: readonly string[]): string[] {
-  return [...new Set(names.filter((name, index) => names.indexOf(name) !== index))];
+  const seen = new Set<string>();
+  return [...new Set(names.filter((name) => seen.has(name) || !seen.add(name)))];
 }
 
 /**

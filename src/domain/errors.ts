@@ -31,6 +31,7 @@ export const ERROR_CODES = {
   UndeleteRefused: { class: 'fail', status: 409, title: 'There is no deletion to take back' },
   UpdateRefused: { class: 'fail', status: 422, title: 'The cluster cannot be changed like this' },
   RestoreRefused: { class: 'fail', status: 422, title: 'The backup cannot be restored into this target' },
+  BackupNotTrusted: { class: 'fail', status: 422, title: 'The backup does not carry the mark of this fleet' },
   IdempotencyKeyReused: { class: 'fail', status: 422, title: 'The idempotency key was used for another request' },
   ProviderNotSupported: { class: 'fail', status: 422, title: 'The provider is not supported' },
   QuotaReached: { class: 'fail', status: 403, title: 'A quota of the tenant is reached' },

@@ -112,6 +112,8 @@ export interface RestoreInput {
   readonly via?: RestoreVia;
   /** Restore from a backup that a verification found damaged, too: what cannot be read or proven fails all the same. */
   readonly acceptDamaged?: boolean;
+  /** Restore from a backup whose record or manifest the fleet has not signed, too. */
+  readonly acceptUnsigned?: boolean;
   /** Report what would happen, and write nothing. */
   readonly dryRun?: boolean;
 }
@@ -245,6 +247,7 @@ function restoreInput(r: Reader): RestoreInput {
     ...r.boolean('aliases'),
     ...r.oneOf('via', RESTORE_VIA),
     ...r.boolean('acceptDamaged'),
+    ...r.boolean('acceptUnsigned'),
     ...r.boolean('dryRun'),
   };
 }

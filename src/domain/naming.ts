@@ -125,6 +125,8 @@ export function inBucket({ bucket }: InBucket): InBucket {
 export interface BackupLocation extends ClusterRef, InBucket {
   readonly prefix: string;
   readonly backup: string;
+  /** Whoever asks takes the backup although its MAC is missing or wrong. */
+  readonly acceptUnsigned?: true;
 }
 
 /** A backup for people: its id and, where it is not in the fleet's bucket, in which it is. */

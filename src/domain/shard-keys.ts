@@ -23,6 +23,7 @@ export function shardKeyPlan(
   shards: readonly Pick<ShardEntry, 'shard' | 'shardKey'>[],
 ): readonly ShardKeyStep[] | { readonly problem: string } {
   const steps: { key: ShardKey; shards: number; filler?: true }[] = [];
+  const seen = new Set<ShardKey>();
   let next = 1;
   for (const { shard, shardKey } of shards.toSorted((a, b) => a.shard - b.shard)) {
     if (shardKey === undefined) return { problem: `shard ${shard} has no shard key` };
@@ -31,9 +32,10 @@ export function shardKeyPlan(
     if (shard > next) steps.push({ key: `${FILLER}${next}`, shards: shard - next, filler: true });
     const last = steps.at(-1);
     if (last !== undefined && last.key === shardKey) last.shards += 1;
-    else if (steps.some(({ key }) => key === shardKey)) {
+    else if (seen.has(shardKey)) {
       return { problem: `the shards of key "${shardKey}" do not follow each other, as after resharding` };
     } else steps.push({ key: shardKey, shards: 1 });
+    seen.add(shardKey);
     next = shard + 1;
   }
   return steps;

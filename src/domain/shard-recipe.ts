@@ -15,6 +15,8 @@
  * A path is relative to the cluster's prefix in the bucket: `<backup>/data/<attempt>/…`.
  */
 import { FleetError } from './errors.ts';
+import { isKeyBelow } from './json-guard.ts';
+import { isBackupId } from './naming.ts';
 import { HASH_BYTES } from './block-index.ts';
 
 /** One pack that a recipe refers to. */
@@ -306,6 +308,23 @@ function* steps(bytes: Uint8Array, table: number, where: string): Generator<Reci
     } else throw reader.broken(`it has a step of kind ${kind}`);
   }
   if (reader.position !== table) throw reader.broken('it has steps after its end');
+}
+
+/** Bytes of the largest pack and entries of the largest index; ours have some 32 MiB. */
+const MAX_PACK = { bytes: 2 ** 31, blocks: 2 ** 21 } as const;
+
+/**
+ * Why a recipe must not refer to a pack, if so: its path has to lie below the data of a backup of the same cluster.
+ *
+ * @param backups which backups; default any
+ */
+export function packProblem(pack: RecipePack, backups?: ReadonlySet<string>): string | undefined {
+  const { path, size, blocks } = pack;
+  if (path === '') return size === 0 ? undefined : 'has no path';
+  const backup = backupOfPack(pack);
+  if (!isBackupId(backup) || !isKeyBelow(path, `${backup}/data/`)) return 'lies outside of the data of a backup';
+  if (backups?.has(backup) === false) return `is of backup ${backup}, which the record does not name`;
+  return size > MAX_PACK.bytes || blocks > MAX_PACK.blocks ? 'is larger than any pack' : undefined;
 }
 
 /** The backup that a pack belongs to. */

@@ -12,6 +12,8 @@ export interface Secrets {
   /** Of the fleet's worker, for Kubernetes. */
   readonly workerToken: string;
   readonly apiToken: string;
+  /** Base64, signs the records of backups. */
+  readonly backupMacKey: string;
   /** PEM, the key that signs service account tokens. */
   readonly serviceAccountKey: string;
 }
@@ -46,6 +48,7 @@ function newSecrets(): Secrets {
     kubernetesToken: random(30),
     workerToken: random(30),
     apiToken: `fleet_${random(24)}`,
+    backupMacKey: randomBytes(32).toString('base64'),
     serviceAccountKey: privateKey.export({ type: 'sec1', format: 'pem' }).toString(),
   };
 }

@@ -194,6 +194,7 @@ function environment({ dataDir, ports, secrets, tools }: Settings): Record<strin
     FLEET_S3_FORCE_PATH_STYLE: 'true',
     FLEET_BACKUP_BUCKET: BACKUP_BUCKET,
     FLEET_BACKUP_PREFIX: '',
+    FLEET_BACKUP_MAC_KEY: `local:${secrets.backupMacKey}`,
     ...RIGHTS_ENVIRONMENT,
     FLEET_LOCAL_WORKER_KUBECONFIG: workerKubeconfigPath(dataDir),
     FLEET_WORKER_CIDRS: '127.0.0.1/32',

@@ -1,8 +1,9 @@
 /** The commit protocol and its undoing on a real store: who wins, what is refused, what is removed when. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { claim, readCommitted, readRecord, sha256 } from '../../activities/backup-records.ts';
-import { MANIFEST_FORMAT, type BackupState, type CommitRecord } from '../../src/domain/backup.ts';
+import { claim, readCommitted, readRecord } from '../../activities/backup-records.ts';
+import type { BackupState, CommitRecord } from '../../src/domain/backup.ts';
 import { backupKeys, type BackupLocation } from '../../src/domain/naming.ts';
+import { recordOf, sealedRecord, shardOf, storeBackup } from '../support/stored-backup.ts';
 import { Parts, race } from './support.ts';
 
 /** Of a snapshot. */
@@ -14,8 +15,6 @@ beforeAll(async () => {
 });
 afterAll(() => parts.close());
 
-const MANIFEST = JSON.stringify({ formatVersion: MANIFEST_FORMAT, attempt: 'run', collections: [], aliases: [] });
-
 let clusters = 0;
 /** A backup of a cluster of its own, so that a survey of the cluster finds this one only. */
 function fresh(): BackupLocation {
@@ -25,18 +24,7 @@ function fresh(): BackupLocation {
 const refOf = ({ tenant, cluster, backup }: BackupLocation) => ({ tenant, cluster, backup });
 
 function record(location: BackupLocation, state: BackupState, attempt = 'run'): CommitRecord {
-  const manifest = { sha256: sha256(MANIFEST), size: MANIFEST.length };
-  const changedAt = new Date().toISOString();
-  const { backup } = location;
-  return {
-    formatVersion: MANIFEST_FORMAT,
-    revision: 1,
-    backup,
-    state,
-    attempt,
-    changedAt,
-    ...(state === 'ABORTED' ? {} : { manifest }),
-  };
+  return recordOf(location, state, '{}', { attempt });
 }
 
 /** A backup with a shard and a manifest, in a state. */
@@ -44,8 +32,7 @@ async function stored(state: BackupState): Promise<BackupLocation> {
   const location = fresh();
   const keys = backupKeys(location);
   await parts.store.putJson(keys.shard('run', 'documents', 0, SHA), '"data"');
-  await parts.store.putJson(keys.manifest, MANIFEST);
-  await parts.store.putJson(keys.commit, JSON.stringify(record(location, state)));
+  await storeBackup(parts.store, location, state);
   return location;
 }
 
@@ -129,14 +116,10 @@ describe('the loser of a commit', () => {
     const location = fresh();
     const keys = backupKeys(location);
     const key = keys.shard('late', 'documents', 0, SHA);
-    const text = JSON.stringify({
-      ...(JSON.parse(MANIFEST) as object),
-      collections: [{ name: 'documents', config: {}, payloadSchema: {}, shards: [{ shard: 0, key, size: 6 }] }],
-    });
+    const shards = [{ ...shardOf(location, '"copy"', 0, 'late'), key }];
     await parts.store.putJson(key, '"copy"');
-    await parts.store.putJson(keys.manifest, text);
-    const manifest = { sha256: sha256(text), size: text.length };
-    await parts.store.putJson(keys.commit, JSON.stringify({ ...record(location, 'COMMITTED'), manifest }));
+    const documents = { name: 'documents', config: { params: {} }, payloadSchema: {}, shards };
+    await storeBackup(parts.store, location, 'COMMITTED', { collections: [documents] });
     expect(await lose(location)).toEqual({ removed: false });
     expect(await dataOf(location)).toEqual([key]);
   });
@@ -161,7 +144,8 @@ describe('readCommitted', () => {
   test('a manifest that was altered, or is gone', async () => {
     const location = await stored('COMMITTED');
     expect(await readCommitted(parts.store, location)).toMatchObject({ attempt: 'run' });
-    await parts.store.putJson(backupKeys(location).manifest, MANIFEST.replace('"run"', '"ran"'));
+    const { text = '' } = (await parts.store.getJson(backupKeys(location).manifest)) ?? {};
+    await parts.store.putJson(backupKeys(location).manifest, text.replace('"run"', '"ran"'));
     await expect(readCommitted(parts.store, location)).rejects.toMatchObject({ code: 'IntegrityMismatch' });
     await parts.store.deleteKeys([backupKeys(location).manifest]);
     await expect(readCommitted(parts.store, location)).rejects.toMatchObject({ code: 'IntegrityMismatch' });
@@ -253,7 +237,7 @@ describe('damage', () => {
   test('of another backup whose pack it is, even while that is being removed: it comes back CORRUPT', async () => {
     const location = await stored('COMMITTED');
     const other = { ...location, backup: '20261031T030000Z-00000000' };
-    await parts.store.putJson(backupKeys(other).commit, JSON.stringify(record(other, 'DELETING')));
+    await parts.store.putJson(backupKeys(other).commit, sealedRecord(parts.store, other, record(other, 'DELETING')));
     const foreign = ['../../elsewhere', '20260101T000000Z-00000000'];
     expect(await attest(location, 'corrupt', [other.backup, ...foreign])).toEqual({
       records: [
@@ -289,7 +273,8 @@ describe('damage', () => {
 
   test('a manifest that was altered can be verified: it is a verdict, not a failure', async () => {
     const location = await stored('COMMITTED');
-    await parts.store.putJson(backupKeys(location).manifest, MANIFEST.replace('"run"', '"ran"'));
+    const { text = '' } = (await parts.store.getJson(backupKeys(location).manifest)) ?? {};
+    await parts.store.putJson(backupKeys(location).manifest, text.replace('"run"', '"ran"'));
     const { location: leased } = await parts.as('verify', (activities) => activities.leaseBackup(refOf(location)));
     const found = await parts.as('verify', (activities) => activities.listBackupShards({ location: leased }));
     expect(found).toMatchObject({ shards: [], problem: expect.stringContaining('not the manifest') as string });
@@ -376,7 +361,10 @@ describe('surveyBackups', () => {
     const begun = async (hours: number, workflowId: string) => {
       const location = fresh();
       const startedAt = new Date(Date.now() - hours * 3_600_000).toISOString();
-      await parts.store.putJson(backupKeys(location).intent, JSON.stringify({ startedAt, workflowId, runId: 'r' }));
+      await parts.store.putJson(
+        backupKeys(location).intent,
+        JSON.stringify({ backup: location.backup, startedAt, workflowId, runId: 'r' }),
+      );
       return (await survey(location)).abandoned;
     };
     parts.closed.add('closed');
@@ -389,7 +377,8 @@ describe('surveyBackups', () => {
     const location = fresh();
     const put = (backup: string, change: Partial<CommitRecord>) => {
       const at = { ...location, backup };
-      return parts.store.putJson(backupKeys(at).commit, JSON.stringify({ ...record(at, 'COMMITTED'), ...change }));
+      const text = sealedRecord(parts.store, at, { ...record(at, 'COMMITTED'), ...change });
+      return parts.store.putJson(backupKeys(at).commit, text);
     };
     const id = (n: number) => `2026110${n}T030000Z-00000000`;
     await put(id(1), { state: 'CORRUPT', references: [] });

@@ -9,9 +9,10 @@ import { fetchRecipe, IncrementalShard } from '../../src/clients/incremental-sha
 import type { Pack } from '../../src/clients/packs.ts';
 import { SnapshotSource } from '../../src/clients/snapshot-source.ts';
 import { BufferPool } from '../../src/clients/transfer-budget.ts';
-import type { BackupState, CommitRecord } from '../../src/domain/backup.ts';
+import { INCREMENTAL_FORMAT } from '../../src/domain/backup.ts';
 import { MIN_BLOCK } from '../../src/domain/block-cutter.ts';
 import { backupKeys, clusterPrefix, type BackupLocation } from '../../src/domain/naming.ts';
+import { recordOf, sealedRecord, shardOf, storeBackup } from '../support/stored-backup.ts';
 import { tar } from '../support/tar.ts';
 import { Parts } from './support.ts';
 
@@ -193,23 +194,22 @@ describe('copy and put together', () => {
 });
 
 describe('references and removal', () => {
-  const record = (backup: string, state: BackupState, references: string[]): CommitRecord => ({
-    ...{ formatVersion: 2, backup, state, attempt: 'run', revision: 1, references },
-    changedAt: new Date().toISOString(),
-  });
-
   /** A committed incremental backup of one shard. */
   async function committed(n: number, body: Buffer, known: Pack[] = []) {
     const location = place(id(n));
     const { shard } = await copy(location, body, { known });
     const blocks = await settle(parts.store, location, 'run', [shard], never);
-    const entry = { ...shard, shard: 0, sha256: sha256(body) };
-    const text = JSON.stringify({ formatVersion: 2, collections: [{ name: 'docs', shards: [entry] }], blocks });
-    await parts.store.putJson(backupKeys(location).manifest, text);
+    const entry = { ...shardOf(location, ''), ...shard, sha256: sha256(body) };
+    const collections = [{ name: 'docs', config: { params: {} }, payloadSchema: {}, shards: [entry] }];
     const references = blocks.map(({ backup }) => backup).filter((backup) => backup !== location.backup);
-    const manifest = { sha256: sha256(Buffer.from(text)), size: text.length };
-    const commit = { ...record(location.backup, 'COMMITTED', references), manifest };
-    await parts.store.putJson(backupKeys(location).commit, JSON.stringify(commit));
+    const format = { formatVersion: INCREMENTAL_FORMAT } as const;
+    await storeBackup(
+      parts.store,
+      location,
+      'COMMITTED',
+      { ...format, collections, blocks },
+      { ...format, references },
+    );
     await release(parts.store, location, 'run');
     return { location, shard, references };
   }
@@ -306,14 +306,15 @@ describe('references and removal', () => {
 
   test('no more than 16 backups are referred to: the least used ones are left out', async () => {
     clusters += 1;
-    const root = backupKeys(place(id(40)));
     const blocks = Array.from({ length: 20 }, (_, n) => ({ backup: id(n), bytes: 1000 + n }));
-    const manifest = JSON.stringify({ formatVersion: 2, collections: [{ name: 'docs', shards: [] }], blocks });
-    await parts.store.putJson(root.manifest, manifest);
-    const commit = { ...record(id(40), 'COMMITTED', []), manifest: { sha256: sha256(Buffer.from(manifest)), size: 1 } };
-    await parts.store.putJson(root.commit, JSON.stringify(commit));
+    const collections = [{ name: 'docs', config: { params: {} }, payloadSchema: {}, shards: [] }];
+    const format = { formatVersion: INCREMENTAL_FORMAT } as const;
+    const references = blocks.map(({ backup }) => backup);
+    const parts40 = { ...format, collections, blocks };
+    await storeBackup(parts.store, place(id(40)), 'COMMITTED', parts40, { ...format, references });
     for (const { backup } of blocks) {
-      await parts.store.putJson(backupKeys(place(backup)).commit, JSON.stringify(record(backup, 'COMMITTED', [])));
+      const text = sealedRecord(parts.store, place(backup), recordOf(place(backup), 'COMMITTED', '{}', format));
+      await parts.store.putJson(backupKeys(place(backup)).commit, text);
     }
     const { allowed } = await chooseBases(parts.store, place(id(50)), 'run', ['docs']);
     expect(allowed.toSorted()).toEqual(blocks.slice(4).map(({ backup }) => backup));

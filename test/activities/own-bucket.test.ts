@@ -1,10 +1,11 @@
 /** Backups in a bucket of the cluster's own, on a real store: where they go, how they are found again, how they go. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { bucketForBackup, bucketsOf, locate } from '../../activities/backup-buckets.ts';
-import { readRecord, sha256 } from '../../activities/backup-records.ts';
+import { readRecord } from '../../activities/backup-records.ts';
 import { resolveSpec } from '../../src/domain/cluster.ts';
 import { backupKeys, bucketsKey, namespaceOf, type BackupLocation, type BucketRef } from '../../src/domain/naming.ts';
 import { askForBucket, giveBucket } from '../support/own-bucket.ts';
+import { storeBackup, TIME } from '../support/stored-backup.ts';
 import { Parts } from './support.ts';
 
 /** Of a snapshot. */
@@ -12,7 +13,6 @@ const SHA = 'ab'.repeat(32);
 
 let parts: Parts;
 let bucket: BucketRef;
-const MANIFEST = JSON.stringify({ formatVersion: 1, attempt: 'run', collections: [], spec: { nodes: 1 } });
 const ref = () => ({ tenant: parts.tenant, cluster: 'docs' });
 const idOf = (day: number) => `202611${String(day).padStart(2, '0')}T030000Z-0000000a`;
 const place = (day: number, inOwn = true): BackupLocation => ({
@@ -30,13 +30,9 @@ afterAll(() => parts.close());
 async function stored(location: BackupLocation): Promise<BackupLocation> {
   const store = parts.stores.of(location);
   const keys = backupKeys(location);
-  const { backup } = location;
   await store.putJson(keys.intent, '{}');
   await store.putJson(keys.shard('run', 'documents', 0, SHA), '"data"');
-  await store.putJson(keys.manifest, MANIFEST);
-  const manifest = { sha256: sha256(MANIFEST), size: MANIFEST.length };
-  const head = { formatVersion: 1, backup, state: 'COMMITTED', revision: 1, attempt: 'run', manifest };
-  await store.putJson(keys.commit, JSON.stringify({ ...head, changedAt: new Date().toISOString() }));
+  await storeBackup(store, location);
   return location;
 }
 
@@ -94,7 +90,7 @@ test('a URL for a node is of that bucket, signed for the region of the store', a
   const key = backupKeys(location).manifest;
   const url = await parts.stores.of(location).presignRead(key, 60);
   expect(new URL(url).pathname).toBe(`/${bucket.name}/${key}`);
-  expect(await (await fetch(url)).text()).toBe(MANIFEST);
+  expect(await (await fetch(url)).json()).toMatchObject({ backup: location.backup });
 });
 
 test('a sweep sees both buckets, and removes each backup where it is', async () => {
@@ -118,7 +114,10 @@ test('an unfinished backup is given up, and collected, where it was begun', asyn
   const begun = async (location: BackupLocation) => {
     const store = parts.stores.of(location);
     const keys = backupKeys(location);
-    await store.putJson(keys.intent, JSON.stringify({ runId: 'run' }));
+    await store.putJson(
+      keys.intent,
+      JSON.stringify({ backup: location.backup, startedAt: TIME, workflowId: 'w', runId: 'run' }),
+    );
     await store.putJson(keys.shard('run', 'documents', 0, SHA), '"data"');
     await store.createUpload(keys.shard('run', 'documents', 1, SHA));
     return location;

@@ -1,13 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import {
-  advance,
-  BACKUP_STATES,
-  mayFollow,
-  parseManifest,
-  type BackupManifest,
-  type CommitRecord,
-} from '../../src/domain/backup.ts';
+import { advance, BACKUP_STATES, mayFollow, type BackupManifest, type CommitRecord } from '../../src/domain/backup.ts';
 import { chartValues } from '../../src/domain/chart-values.ts';
 import { DEFAULT_PRESETS, resolveSpec } from '../../src/domain/cluster.ts';
 import { createRequestOf, indexSchemaOf, laterParamsOf, replicasOf } from '../../src/domain/collection-config.ts';
@@ -121,12 +114,6 @@ describe('commit record', () => {
   test('a forbidden step is a conflict', () => {
     expect(advance(record, 'DELETING', 'now')).toEqual({ ...record, state: 'DELETING', revision: 2, changedAt: 'now' });
     expect(() => advance(record, 'DELETED', 'now')).toThrow(expect.objectContaining({ code: 'CommitConflict' }));
-  });
-
-  test('only manifests of a known format are read', () => {
-    expect(() => parseManifest({ formatVersion: 3, collections: [] }, 'm')).toThrow(/format 3; this version reads/);
-    expect(() => parseManifest([], 'm')).toThrow(/not a backup manifest/);
-    expect(() => parseManifest(null, 'm')).toThrow(/not a backup manifest/);
   });
 });
 

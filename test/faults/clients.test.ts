@@ -7,6 +7,7 @@ import { QdrantClient } from '../../src/clients/qdrant.ts';
 import type { BackupStore } from '../../src/clients/s3.ts';
 import { FaultProxy, qdrantError, s3Error, type Fault } from '../support/fault-proxy.ts';
 import { Fleet, openStore } from '../support/fleet.ts';
+import { recordOf, sealedRecord } from '../support/stored-backup.ts';
 
 describe('S3', () => {
   let fleet: Fleet;
@@ -45,8 +46,7 @@ describe('S3', () => {
   test('a change of the record whose answer was lost counts; one by somebody else does not', async () => {
     const location = { tenant: fleet.tenant, cluster: 'docs', prefix: '', backup: '20261101T030000Z-00000000' };
     const key = `${fleet.tenant}/docs/${location.backup}/commit.json`;
-    const first = { formatVersion: 1, backup: location.backup, state: 'COMMITTED', revision: 1, attempt: 'run' };
-    await store.putJson(key, JSON.stringify(first));
+    await store.putJson(key, sealedRecord(store, location, recordOf(location, 'COMMITTED', '{}')));
     const found = await readRecord(store, location);
     if (found === undefined) throw new Error('The record is not there.');
     proxy.inject({ method: 'PUT', fault: { kind: 'drop-reply', by: 'rst' } });

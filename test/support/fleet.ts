@@ -8,6 +8,7 @@ import { CoreV1Api, KubeConfig, type ApiConstructor, type ApiType } from '@kuber
 import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
 import { execa } from 'execa';
 import { inject } from 'vitest';
+import { BackupMac } from '../../src/clients/backup-mac.ts';
 import type { BackupStore } from '../../src/clients/s3.ts';
 import { BackupStores } from '../../src/clients/stores.ts';
 import { Catalog } from '../../src/clients/catalog.ts';
@@ -215,7 +216,14 @@ export function openStores(env: Record<string, string>): BackupStores {
     region: env['AWS_REGION'] ?? 'us-east-1',
     endpoint: env['FLEET_S3_ENDPOINT'] ?? '',
     forcePathStyle: true,
+    mac: macOf(env),
   });
+}
+
+/** Signs as the worker does, so that what a test writes by hand is the fleet's. */
+function macOf(env: Record<string, string>): BackupMac {
+  const [, id = '', key = ''] = /^([^:]+):([^,]+)/.exec(env['FLEET_BACKUP_MAC_KEY'] ?? '') ?? [];
+  return new BackupMac(id === '' ? [] : [{ id, key: Buffer.from(key, 'base64') }]);
 }
 
 /** Points of a few dimensions whose content depends on their id alone. */

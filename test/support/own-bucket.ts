@@ -2,6 +2,7 @@
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
 import { sql } from 'kysely';
 import type { Catalog } from '../../src/clients/catalog.ts';
+import { bucketNameOf } from '../../src/domain/aws-names.ts';
 import { resolveAws } from '../../src/domain/aws.ts';
 import type { BucketRef, ClusterRef } from '../../src/domain/naming.ts';
 
@@ -13,7 +14,7 @@ export async function giveBucket(
   { env, catalog }: { env: Readonly<Record<string, string>>; catalog: Catalog },
   ref: ClusterRef,
 ): Promise<BucketRef> {
-  const bucket = { name: `own-${ref.tenant}-${ref.cluster}`, region: REGION };
+  const bucket = { name: bucketNameOf(ref, REGION, '123456789012'), region: REGION };
   const client = new S3Client({
     region: env['AWS_REGION'] ?? '',
     endpoint: env['FLEET_S3_ENDPOINT'] ?? '',
