@@ -6,6 +6,7 @@ import { methodNotAllowed } from 'hono/method-not-allowed';
 import { requestId } from 'hono/request-id';
 import { secureHeaders } from 'hono/secure-headers';
 import type { Logger } from 'pino';
+import { shown } from '../src/domain/input/echo.ts';
 import { MAX_BODY_BYTES } from '../src/domain/input/limits.ts';
 import { authenticate } from './auth.ts';
 import type { Api, ApiDeps, ApiEnv } from './context.ts';
@@ -21,6 +22,9 @@ import { operationRoutes } from './routes/operations.ts';
 import { quotaRoutes } from './routes/quotas.ts';
 import { scheduleRoutes } from './routes/schedules.ts';
 
+/** Characters of a path that a message repeats. */
+const MAX_PATH = 100;
+
 /** Starts and queries workflows and reads the catalogue; decides nothing about clusters or backups itself. */
 export function createApp(deps: ApiDeps): Api {
   const api = new OpenAPIHono<ApiEnv>();
@@ -34,9 +38,15 @@ export function createApp(deps: ApiDeps): Api {
       app: api,
       onMethodNotAllowed: (c, methods) => {
         const allow = methods.join(', ');
-        return problem(c, 'MethodNotAllowed', `${c.req.path} takes ${allow}, not ${c.req.method}.`, [], {
-          Allow: allow,
-        });
+        return problem(
+          c,
+          'MethodNotAllowed',
+          `${shown(c.req.path, MAX_PATH)} takes ${allow}, not ${c.req.method}.`,
+          [],
+          {
+            Allow: allow,
+          },
+        );
       },
     }),
   );
@@ -61,7 +71,9 @@ export function createApp(deps: ApiDeps): Api {
   quotaRoutes(api, deps, longPolls);
   docsRoutes(api, deps);
 
-  api.notFound((c) => problem(c, 'NotFound', `There is no ${c.req.path}. GET /docs shows what there is.`));
+  api.notFound((c) =>
+    problem(c, 'NotFound', `There is no ${shown(c.req.path, MAX_PATH)}. GET /docs shows what there is.`),
+  );
   api.onError((error, c) => {
     const response = problemOf(error, c);
     if (response.status >= 500) deps.logger.error({ requestId: c.get('requestId'), err: error }, 'a request failed');

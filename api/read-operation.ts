@@ -3,6 +3,8 @@ import type { WorkflowExecutionDescription, WorkflowExecutionStatusName } from '
 import { WorkflowNotFoundError } from '@temporalio/common';
 import type { OperationRow } from '../src/clients/catalog.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
+import { shown } from '../src/domain/input/echo.ts';
+import { ANSWERS } from '../src/domain/input/limits.ts';
 import { OPERATION_KINDS, type OperationKind, type Progress, type Step } from '../src/domain/operation.ts';
 import { withoutAddresses } from '../src/domain/public-failure.ts';
 import { FLEET_CLUSTER, FLEET_OPERATION, FLEET_PHASE, FLEET_TENANT } from '../src/temporal-search-attributes.ts';
@@ -91,8 +93,6 @@ export async function identifyOperation(deps: ApiDeps, tenant: string, id: strin
 
 /** Undefined when Temporal does not know it (any more); an error when Temporal does not answer. */
 async function describe(deps: ApiDeps, id: string): Promise<WorkflowExecutionDescription | FleetError | undefined> {
-  // Temporal refuses longer ids as an invalid argument.
-  if (id.length > 255) return undefined;
   try {
     return await callTemporal(deps.temporal, () => deps.temporal.workflow.getHandle(id).describe());
   } catch (error) {
@@ -175,6 +175,6 @@ function linksTo({ temporal }: ApiDeps, workflowId: string, runId: string): Oper
   return { temporal: { namespace: temporal.options.namespace, workflowId, runId } };
 }
 
-function operationNotFound(id: string): FleetError {
-  return new FleetError('OperationNotFound', `There is no operation "${id}".`);
+export function operationNotFound(id: string): FleetError {
+  return new FleetError('OperationNotFound', `There is no operation "${shown(id, ANSWERS.pathLength)}".`);
 }

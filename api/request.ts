@@ -9,7 +9,6 @@ import { checkStructure } from '../src/domain/input/structure.ts';
 import { isBackupId, MAX_CLUSTER_LENGTH, nameProblem } from '../src/domain/naming.ts';
 import type { ApiContext } from './context.ts';
 import { invalidRequest, pointerTo, type RequestError } from './problem.ts';
-import { PAGE_SIZE } from './schemas.ts';
 
 /** How the fields of a body become a domain input. */
 export interface BodyRule<T> {
@@ -46,16 +45,14 @@ export async function readBody<T>(c: ApiContext, rule: BodyRule<T>): Promise<T> 
     if (!FleetError.is(error, 'InvalidInput')) throw error;
     const bodyName = new Map(Object.entries(rule.renamed ?? {}).map(([mine, theirs]) => [theirs, mine]));
     const fields = error.fields.map(({ field, detail }) => ({ field: bodyName.get(field) ?? field, detail }));
-    problems.merge({ fields, count: fields.length + error.more });
+    problems.merge({ fields, more: error.more, wellFormed: error.wellFormed });
   }
   throw invalidBody(problems);
 }
 
-function invalidBody({ fields, count }: Problems): RequestError {
-  return invalidRequest(
-    fields.map(({ field, detail }) => ({ pointer: pointerTo(field), detail })),
-    count,
-  );
+function invalidBody({ fields, count, wellFormed }: Problems): RequestError {
+  const errors = fields.map(({ field, detail }) => ({ pointer: pointerTo(field), detail }));
+  return invalidRequest(errors, { count, wellFormed });
 }
 
 function parseJson(text: string): Record<string, unknown> {
@@ -97,14 +94,14 @@ export function pageOf<R, T>(rows: readonly R[], size: number, keyOf: (row: R) =
 
 /** What the catalogue's listing needs for a page request. */
 export function pageAfter(
-  query: { pageSize?: number | undefined; pageToken?: string | undefined },
+  { pageSize: size, pageToken }: { pageSize: number; pageToken?: string | undefined },
   isKey: (key: string) => boolean,
 ) {
-  const size = query.pageSize ?? PAGE_SIZE.default;
-  if (query.pageToken === undefined) return { size, page: { limit: size + 1 } };
-  const after = Buffer.from(query.pageToken, 'base64url').toString();
+  if (pageToken === undefined) return { size, page: { limit: size + 1 } };
+  const after = Buffer.from(pageToken, 'base64url').toString();
   if (!isKey(after)) {
-    throw invalidRequest([{ parameter: 'pageToken', detail: 'must be the nextPageToken of the page before' }]);
+    const detail = 'must be the nextPageToken of the page before';
+    throw invalidRequest([{ parameter: 'pageToken', detail }], { wellFormed: true });
   }
   return { size, page: { limit: size + 1, after } };
 }
@@ -121,7 +118,10 @@ export function clusterParam(c: ApiContext): string {
 }
 
 export function clusterNotFound(cluster: string): FleetError {
-  return new FleetError('ClusterNotFound', `There is no cluster "${cluster}". GET /v1/clusters lists yours.`);
+  return new FleetError(
+    'ClusterNotFound',
+    `There is no cluster "${shown(cluster, ANSWERS.pathLength)}". GET /v1/clusters lists yours.`,
+  );
 }
 
 export function backupParam(c: ApiContext): string {
@@ -133,6 +133,6 @@ export function backupParam(c: ApiContext): string {
 export function backupNotFound(backup: string): FleetError {
   return new FleetError(
     'BackupNotFound',
-    `There is no backup "${backup}". GET /v1/clusters/{cluster}/backups lists those of a cluster.`,
+    `There is no backup "${shown(backup, ANSWERS.pathLength)}". GET /v1/clusters/{cluster}/backups lists those of a cluster.`,
   );
 }

@@ -44,7 +44,7 @@ export function parseSchedule(body: unknown): ScheduleRequest {
       return parse();
     } catch (error) {
       if (!FleetError.is(error, 'InvalidInput')) throw error;
-      problems.merge({ fields: error.fields, count: error.fields.length + error.more });
+      problems.merge(error);
       return undefined;
     }
   };

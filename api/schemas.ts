@@ -1,4 +1,4 @@
-/** The shapes of requests and answers, for the OpenAPI document. Ranges are those of `src/domain/input.ts`. */
+/** The shapes of requests and answers, for the OpenAPI document. Bounds and formats are those of the guards. */
 import { z } from '@hono/zod-openapi';
 import { AWS_REGIONS, EKS_LOG_TYPES, NAT_MODES, TAINT_EFFECTS } from '../src/domain/aws.ts';
 import { BACKUP_FORMATS, BACKUP_STATES, SHOWN_STATES } from '../src/domain/backup.ts';
@@ -6,15 +6,21 @@ import { CLUSTER_PHASES, DISTANCES, PROVIDERS } from '../src/domain/cluster.ts';
 import { CONDITION_STATUSES, CONDITION_TYPES } from '../src/domain/conditions.ts';
 import { OPERATION_KINDS, type OperationKind } from '../src/domain/operation.ts';
 import { RESTORE_VIA } from '../src/domain/restore-via.ts';
+import { FORMATS } from '../src/domain/input/formats.ts';
+import { NUMBERS, SIZES, TEXTS } from '../src/domain/input/limits.ts';
+import { CRON_PATTERN, TIME_ZONE_PATTERN } from './cron.ts';
+import { integer, list, map, number, settings, text, texts } from './fields.ts';
 
-export const PAGE_SIZE = { default: 50, max: 250 } as const;
+const DEFAULT_PAGE_SIZE = 50;
 
-const clusterName = z.string().openapi({
+const clusterName = text(FORMATS.cluster).openapi({
   description: 'Lower-case letters, digits and single hyphens, starting with a letter; at most 32 characters.',
   example: 'docs',
 });
-const nodes = z.int().min(1).max(64);
-const collections = z.array(z.string()).min(1).openapi({ description: 'Only these collections; default all.' });
+const nodes = integer(NUMBERS.nodes);
+const collections = texts(text(FORMATS.collection), { min: 1, max: SIZES.collectionsNamed }).openapi({
+  description: 'Only these collections; default all.',
+});
 const format = z.enum(BACKUP_FORMATS).openapi({
   description: 'Default "full". "incremental" writes only blocks that no earlier incremental backup holds.',
 });
@@ -22,48 +28,63 @@ const time = z.iso.datetime();
 
 const RetentionPolicy = z
   .strictObject({
-    keepLast: z.int().min(1).max(100_000).optional().openapi({ description: 'Keep the newest n.' }),
-    keepWithinDays: z.number().min(0).max(36_500).optional(),
-    minGood: z.int().min(1).max(100_000).optional().openapi({ description: 'Never fewer than this; default 1.' }),
-    maxRemovals: z.int().min(1).max(100_000).optional().openapi({ description: 'Per sweep; default 20.' }),
-    undoHours: z.number().min(0).max(8760).optional().openapi({ description: 'Default 72.' }),
+    keepLast: integer(NUMBERS.backupsKept).optional().openapi({ description: 'Keep the newest n.' }),
+    keepWithinDays: number(NUMBERS.keepWithinDays).optional(),
+    minGood: integer(NUMBERS.backupsKept).optional().openapi({ description: 'Never fewer than this; default 1.' }),
+    maxRemovals: integer(NUMBERS.backupsKept).optional().openapi({ description: 'Per sweep; default 20.' }),
+    undoHours: number(NUMBERS.undoHours).optional().openapi({ description: 'Default 72.' }),
   })
   .openapi('RetentionPolicy', {
     description: 'Needs keepLast or keepWithinDays. Any rule that keeps a backup keeps it.',
+    anyOf: [{ required: ['keepLast'] }, { required: ['keepWithinDays'] }],
   });
 
-const cidr = z.string().openapi({ example: '10.64.0.0/16' });
+const cidr = text(FORMATS.block);
 const room = z.boolean().optional();
 
 /** Every field has a default; see `src/domain/aws.ts`. */
 const AwsRequest = z
   .strictObject({
     region: z.enum(AWS_REGIONS).optional().openapi({ description: 'Default us-east-1.' }),
-    vpcId: z.string().optional().openapi({ description: 'Use this VPC, unchanged. Needs subnetIds.' }),
-    subnetIds: z.array(z.string()).min(2).optional().openapi({ description: 'Of vpcId, in two or more zones.' }),
+    vpcId: text(FORMATS.vpcId).optional().openapi({ description: 'Use this VPC, unchanged. Needs subnetIds.' }),
+    subnetIds: texts(text(FORMATS.subnetId), { min: 2, max: SIZES.subnetIds })
+      .optional()
+      .openapi({ description: 'Of vpcId, in two or more zones.' }),
     cidr: cidr.optional().openapi({ description: 'Of the VPC to make; default 10.64.0.0/16.' }),
-    availabilityZones: z.array(z.string()).min(2).max(6).optional(),
+    availabilityZones: texts(text(FORMATS.zone), { min: 2, max: SIZES.availabilityZones }).optional(),
     natGateways: z.enum(NAT_MODES).optional().openapi({ description: 'Default one.' }),
-    eksCluster: z.string().optional().openapi({ description: 'Use this EKS cluster instead of making one.' }),
-    kubernetesVersion: z.string().optional().openapi({ example: '1.34' }),
-    instanceType: z.string().optional().openapi({ example: 'm6i.large' }),
-    nodeCount: z.int().min(1).max(450).optional().openapi({
+    eksCluster: text(FORMATS.eksCluster)
+      .optional()
+      .openapi({ description: 'Use this EKS cluster instead of making one.' }),
+    kubernetesVersion: text(FORMATS.kubernetesVersion).optional(),
+    instanceType: text(FORMATS.instanceType).optional(),
+    nodeCount: integer(NUMBERS.machines).optional().openapi({
       description: 'Machines; default as many as nodes, and then they grow and shrink with those.',
     }),
-    labels: z.record(z.string(), z.string()).optional(),
-    taints: z
-      .array(z.strictObject({ key: z.string(), value: z.string().optional(), effect: z.enum(TAINT_EFFECTS) }))
-      .optional(),
-    machineVolumeGiB: z.int().min(20).max(16_384).optional(),
-    volumeIops: z.int().min(3000).max(80_000).optional(),
-    volumeThroughput: z.int().min(125).max(2000).optional().openapi({ description: 'MiB/s.' }),
+    labels: map(FORMATS.labelKey, FORMATS.labelValue, SIZES.labels).optional(),
+    taints: list(
+      z.strictObject({
+        key: text(FORMATS.labelKey),
+        value: text(FORMATS.labelValue).optional(),
+        effect: z.enum(TAINT_EFFECTS),
+      }),
+      SIZES.taints,
+    ).optional(),
+    machineVolumeGiB: integer(NUMBERS.machineVolumeGiB).optional(),
+    volumeIops: integer(NUMBERS.volumeIops).optional(),
+    volumeThroughput: integer(NUMBERS.volumeThroughput).optional().openapi({ description: 'MiB/s.' }),
     endpointAccess: z
-      .strictObject({ public: z.boolean().optional(), publicCidrs: z.array(cidr).min(1).optional() })
+      .strictObject({
+        public: z.boolean().optional(),
+        publicCidrs: texts(cidr, { min: 1, max: SIZES.publicCidrs }).optional(),
+      })
       .optional(),
-    secretsEncryptionKeyArn: z.string().optional(),
-    logging: z.array(z.enum(EKS_LOG_TYPES)).min(1).optional(),
-    adminPrincipalArns: z.array(z.string()).min(1).optional(),
-    roles: z.strictObject({ cluster: z.string().optional(), node: z.string().optional() }).optional(),
+    secretsEncryptionKeyArn: text(FORMATS.keyArn).optional(),
+    logging: texts(z.enum(EKS_LOG_TYPES), { min: 1, max: EKS_LOG_TYPES.length }).optional(),
+    adminPrincipalArns: texts(text(FORMATS.principalArn), { min: 1, max: SIZES.adminPrincipalArns }).optional(),
+    roles: z
+      .strictObject({ cluster: text(FORMATS.roleArn).optional(), node: text(FORMATS.roleArn).optional() })
+      .optional(),
     create: z
       .strictObject({ network: room, controlPlane: room, nodeGroups: room, access: room, backupBucket: room })
       .optional()
@@ -74,41 +95,38 @@ const AwsRequest = z
       'Infrastructure of a cluster whose provider is aws. Of one that there is, nodeCount, labels and taints can be changed.',
   });
 
-const settings = z
-  .record(z.string(), z.union([z.string(), z.number(), z.boolean()]))
-  .openapi({ description: 'Qdrant settings by dotted name.', example: { 'storage.wal.wal_capacity_mb': 64 } });
-
 export const ProvisionBody = z
   .strictObject({
     name: clusterName,
     provider: z.enum(PROVIDERS).optional(),
     nodes: nodes.optional().openapi({ description: 'Default 3.' }),
-    version: z.string().optional().openapi({ description: 'Qdrant image tag.', example: 'v1.18.3' }),
-    storage: z.string().optional().openapi({ description: 'Data volume of each node.', example: '10Gi' }),
+    version: text(FORMATS.imageTag).optional().openapi({ description: 'Qdrant image tag.', example: 'v1.18.3' }),
+    storage: text(FORMATS.storage).optional().openapi({ description: 'Data volume of each node.', example: '10Gi' }),
     replicationFactor: nodes.optional().openapi({ description: 'Default 2, at most the number of nodes.' }),
-    resources: z.strictObject({ cpu: z.string().optional(), memory: z.string().optional() }).optional(),
+    resources: z
+      .strictObject({ cpu: text(FORMATS.cpu).optional(), memory: text(FORMATS.memory).optional() })
+      .optional(),
     config: settings.optional(),
     placement: z
       .strictObject({
-        nodeSelector: z.record(z.string(), z.string()).optional(),
+        nodeSelector: map(FORMATS.labelKey, FORMATS.labelValue, SIZES.nodeSelector).optional(),
         tolerations: z
           .array(
             z.strictObject({
-              key: z.string().optional(),
+              key: text(FORMATS.labelKey).optional(),
               operator: z.enum(['Exists', 'Equal']).optional(),
-              value: z.string().optional(),
+              value: text(FORMATS.labelValue).optional(),
               effect: z.enum(['NoSchedule', 'PreferNoSchedule', 'NoExecute']).optional(),
             }),
           )
+          .max(SIZES.tolerations)
           .optional(),
       })
       .optional(),
     network: z
       .strictObject({
-        allowNamespaces: z.array(z.string()).min(1).optional(),
-        allowCidrs: z
-          .array(z.string())
-          .min(1)
+        allowNamespaces: texts(text(FORMATS.namespace), { min: 1, max: SIZES.allowNamespaces }).optional(),
+        allowCidrs: texts(text(FORMATS.cidr), { min: 1, max: SIZES.allowCidrs })
           .optional()
           .openapi({ example: ['10.20.0.0/16'] }),
         internalLoadBalancer: z.boolean().optional(),
@@ -121,30 +139,36 @@ export const ProvisionBody = z
     collections: z
       .array(
         z.strictObject({
-          preset: z.string().optional(),
-          name: z.string().optional(),
-          vectorSize: z.int().min(1).max(65_536).optional(),
+          preset: text(FORMATS.preset).optional(),
+          name: text(FORMATS.collectionKey).optional(),
+          vectorSize: integer(NUMBERS.vectorSize).optional(),
           distance: z.enum(DISTANCES).optional(),
           replicationFactor: nodes.optional(),
-          shardNumber: z.int().min(1).max(1024).optional(),
+          shardNumber: integer(NUMBERS.shardNumber).optional(),
         }),
       )
+      .max(SIZES.collectionsMade)
       .optional()
       .openapi({ description: 'Collections to create. Omitted: every configured preset. Empty: none.' }),
-    readyTimeoutSeconds: z.int().min(1).max(86_400).optional(),
+    readyTimeoutSeconds: integer(NUMBERS.readyTimeoutSeconds).optional(),
     aws: AwsRequest.optional(),
   })
-  .openapi('ProvisionRequest');
+  .openapi('ProvisionRequest', {
+    // Infrastructure on AWS is of a cluster whose provider is aws.
+    anyOf: [{ properties: { provider: { const: 'aws' } }, required: ['provider'] }, { not: { required: ['aws'] } }],
+  });
 
 export const UpdateBody = z
   .strictObject({
     provider: z.enum(PROVIDERS).optional(),
     nodes: nodes.optional(),
-    version: z.string().optional().openapi({ description: 'Qdrant image tag.', example: 'v1.19.0' }),
-    storage: z.string().optional().openapi({ description: 'Data volume of each node; it can only grow.' }),
+    version: text(FORMATS.imageTag).optional().openapi({ description: 'Qdrant image tag.', example: 'v1.19.0' }),
+    storage: text(FORMATS.storage).optional().openapi({ description: 'Data volume of each node; it can only grow.' }),
     replicationFactor: nodes.optional(),
     aws: AwsRequest.optional(),
-    resources: z.strictObject({ cpu: z.string().optional(), memory: z.string().optional() }).optional(),
+    resources: z
+      .strictObject({ cpu: text(FORMATS.cpu).optional(), memory: text(FORMATS.memory).optional() })
+      .optional(),
     config: settings.optional(),
     allowDowntime: z.boolean().optional().openapi({
       description: 'Restart pods although collections without a second replica cannot be reached meanwhile.',
@@ -154,29 +178,29 @@ export const UpdateBody = z
         'Give up the peers that do not answer, with what is on their volumes, and make new ones in their place.',
     }),
     dryRun: z.boolean().optional().openapi({ description: 'Tell what would be done, and do nothing.' }),
-    readyTimeoutSeconds: z.int().min(1).max(86_400).optional(),
-    moveTimeoutSeconds: z.int().min(1).max(604_800).optional(),
+    readyTimeoutSeconds: integer(NUMBERS.readyTimeoutSeconds).optional(),
+    moveTimeoutSeconds: integer(NUMBERS.moveTimeoutSeconds).optional(),
   })
   .openapi('UpdateRequest', { description: 'What is left out stays as it is.' });
 
 export const DeleteBody = z
   .strictObject({
     finalBackup: z.boolean().optional().openapi({ description: 'Back the cluster up before anything goes.' }),
-    undoHours: z.number().min(0).max(8760).optional().openapi({
+    undoHours: number(NUMBERS.undoHours).optional().openapi({
       description: 'Hours in which the deletion can be taken back; the cluster is suspended meanwhile. Default 0.',
     }),
   })
   .openapi('DeleteRequest');
 
 export const ResumeBody = z
-  .strictObject({ readyTimeoutSeconds: z.int().min(1).max(86_400).optional() })
+  .strictObject({ readyTimeoutSeconds: integer(NUMBERS.readyTimeoutSeconds).optional() })
   .openapi('ResumeRequest');
 
 export const RotateBody = z
   .strictObject({
-    readyTimeoutSeconds: z.int().min(1).max(86_400).optional(),
+    readyTimeoutSeconds: integer(NUMBERS.readyTimeoutSeconds).optional(),
     allowDowntime: z.boolean().optional(),
-    graceSeconds: z.int().min(0).max(86_400).optional().openapi({
+    graceSeconds: integer(NUMBERS.graceSeconds).optional().openapi({
       description: 'Time for users of the old key to take up the new one; default 300.',
     }),
   })
@@ -213,8 +237,7 @@ export const RestoreBody = z
     nodes: nodes.optional(),
     replicationFactor: nodes.optional(),
     collections: collections.optional(),
-    rename: z
-      .record(z.string(), z.string())
+    rename: map(FORMATS.collectionKey, FORMATS.collection, SIZES.collectionsNamed)
       .optional()
       .openapi({
         description: 'New names by the names in the backup; the others keep theirs.',
@@ -237,7 +260,14 @@ export const RestoreBody = z
     }),
     dryRun: z.boolean().optional().openapi({ description: 'Tell what would happen and what is in the way.' }),
   })
-  .openapi('RestoreRequest');
+  .openapi('RestoreRequest', {
+    // What is replaced in place keeps its name and the nodes that there are.
+    not: {
+      properties: { inPlace: { const: true } },
+      required: ['inPlace'],
+      anyOf: [{ required: ['rename'] }, { required: ['nodes'] }],
+    },
+  });
 
 export const RetentionBody = z
   .strictObject({ policy: RetentionPolicy, dryRun: z.boolean().optional() })
@@ -253,31 +283,49 @@ export const SweepBody = z
 
 export const ScheduleBody = z
   .strictObject({
-    name: z.string().optional().openapi({ description: 'Default "backup"; written like a cluster name.' }),
-    cron: z.string().openapi({
+    name: text(FORMATS.schedule).optional().openapi({ description: 'Default "backup"; written like a cluster name.' }),
+    cron: z.string().max(TEXTS.cron).regex(CRON_PATTERN).openapi({
       description:
         'Five fields or @hourly, @daily, @weekly, @monthly, @yearly. Where day-of-month and day-of-week are both given, both must match.',
       example: '0 3 * * *',
     }),
-    timeZone: z.string().optional().openapi({ description: 'IANA name; default UTC.', example: 'Europe/Berlin' }),
+    timeZone: z
+      .string()
+      .max(TEXTS.timeZone)
+      .regex(TIME_ZONE_PATTERN)
+      .optional()
+      .openapi({ description: 'IANA name; default UTC.', example: 'Europe/Berlin' }),
     retention: RetentionPolicy.optional(),
     collections: collections.optional(),
     format: format.optional(),
     paused: z.boolean().optional(),
-    jitterSeconds: z.int().min(0).max(86_400).optional().openapi({ description: 'Spread starts over this time.' }),
+    jitterSeconds: integer(NUMBERS.jitterSeconds).optional().openapi({ description: 'Spread starts over this time.' }),
   })
   .openapi('ScheduleRequest');
 
 export const NoBody = z.strictObject({});
 
+const PAGE_SIZE_PROBLEM = `must be a whole number from ${NUMBERS.pageSize.min} to ${NUMBERS.pageSize.max}`;
+
 export const PageQuery = z.strictObject({
-  pageSize: z.coerce
-    .number({ error: 'must be a number' })
-    .int('must be a whole number')
-    .min(1, 'must be from 1 to 250')
-    .max(PAGE_SIZE.max, 'must be from 1 to 250')
-    .optional(),
-  pageToken: z.string().optional(),
+  pageSize: z
+    .string()
+    .regex(/^[1-9][0-9]{0,2}$/, PAGE_SIZE_PROBLEM)
+    .transform(Number)
+    .refine((size) => size <= NUMBERS.pageSize.max, PAGE_SIZE_PROBLEM)
+    .default(DEFAULT_PAGE_SIZE)
+    .openapi({
+      type: 'integer',
+      minimum: NUMBERS.pageSize.min,
+      maximum: NUMBERS.pageSize.max,
+      default: DEFAULT_PAGE_SIZE,
+    }),
+  pageToken: z
+    .string()
+    .max(TEXTS.pageToken, `must have at most ${TEXTS.pageToken} characters`)
+    .regex(/^[A-Za-z0-9_-]+$/, 'must be the nextPageToken of the page before')
+    .optional()
+    .openapi({ description: 'The nextPageToken of the page before.' }),
 });
 
 export const BackupsQuery = PageQuery.extend({

@@ -2,6 +2,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from '@temporalio/common';
 import { FleetError } from '../src/domain/errors.ts';
+import { FORMATS, formatProblem } from '../src/domain/input/formats.ts';
 import { clusterKey } from '../src/domain/naming.ts';
 import { OPERATION_KINDS, type OperationKind } from '../src/domain/operation.ts';
 import { startAttributes } from '../src/temporal-search-attributes.ts';
@@ -142,8 +143,8 @@ function keyReused(id: string): FleetError {
 
 function idempotencyKey(c: ApiContext): string | undefined {
   const key = c.req.header('idempotency-key');
-  if (key !== undefined && !/^[\u0021-\u007E]{1,255}$/.test(key)) {
-    throw invalidRequest([{ header: 'Idempotency-Key', detail: 'must be 1 to 255 visible ASCII characters' }]);
+  if (key !== undefined && formatProblem(FORMATS.idempotencyKey, key) !== undefined) {
+    throw invalidRequest([{ header: 'Idempotency-Key', detail: FORMATS.idempotencyKey.problem }]);
   }
   return key;
 }

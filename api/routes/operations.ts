@@ -2,22 +2,24 @@
 import { z } from '@hono/zod-openapi';
 import { WorkflowFailedError, isGrpcCancelledError, isGrpcDeadlineError } from '@temporalio/client';
 import { WorkflowNotFoundError } from '@temporalio/common';
+import { FORMATS, formatProblem } from '../../src/domain/input/formats.ts';
+import { NUMBERS } from '../../src/domain/input/limits.ts';
 import { addRoute, type Api, type ApiContext, type ApiDeps } from '../context.ts';
 import type { LongPolls } from '../long-polls.ts';
 import { quotasOf } from '../quota.ts';
-import { identifyOperation, readOperation } from '../read-operation.ts';
+import { identifyOperation, operationNotFound, readOperation } from '../read-operation.ts';
 import { readQuery } from '../request.ts';
 import { Operation } from '../schemas.ts';
 import { accepted } from '../start-operation.ts';
 import { callTemporal } from '../temporal.ts';
 import { json, param, problems, started } from './documentation.ts';
 
-const MAX_WAIT_SECONDS = 60;
+const MAX_WAIT_SECONDS = NUMBERS.waitSeconds.max;
 
 const WaitQuery = z.strictObject({
   wait: z
     .string()
-    .regex(/^\d{1,4}s?$/, 'must be seconds, such as "30s"')
+    .regex(/^[0-9]{1,4}s?$/, 'must be seconds, such as "30s"')
     .optional()
     .openapi({
       description: `Answer when the operation is done, at the latest after this; at most ${MAX_WAIT_SECONDS}s.`,
@@ -93,6 +95,9 @@ async function cancel({ temporal }: ApiDeps, id: string): Promise<void> {
   }
 }
 
+/** The id of the path. What cannot be one of ours is not asked for anywhere. */
 function operationParam(c: ApiContext): string {
-  return c.req.param('operation') ?? '';
+  const id = c.req.param('operation') ?? '';
+  if (formatProblem(FORMATS.operation, id) !== undefined) throw operationNotFound(id);
+  return id;
 }

@@ -2,6 +2,8 @@
 import { z } from '@hono/zod-openapi';
 import { ScheduleAlreadyRunning, ScheduleNotFoundError, type ScheduleHandle } from '@temporalio/client';
 import { FleetError } from '../../src/domain/errors.ts';
+import { shown } from '../../src/domain/input/echo.ts';
+import { ANSWERS } from '../../src/domain/input/limits.ts';
 import { addRoute, type Api, type ApiContext, type ApiDeps } from '../context.ts';
 import { invalidRequest } from '../problem.ts';
 import { requireSchedule } from '../quota.ts';
@@ -124,7 +126,8 @@ async function create(c: ApiContext, deps: ApiDeps): Promise<Response> {
     }
     const refused = argumentProblem(error);
     if (refused === undefined) throw error;
-    throw invalidRequest([{ pointer: '#', detail: `Temporal does not take this schedule: ${refused}` }]);
+    const detail = `Temporal does not take this schedule: ${shown(refused, 200)}`;
+    throw invalidRequest([{ pointer: '#', detail }], { wellFormed: true });
   }
 }
 
@@ -156,5 +159,8 @@ async function onSchedule(
 }
 
 function scheduleNotFound(cluster: string, name: string): FleetError {
-  return new FleetError('ScheduleNotFound', `Cluster "${cluster}" has no schedule "${name}".`);
+  return new FleetError(
+    'ScheduleNotFound',
+    `Cluster "${cluster}" has no schedule "${shown(name, ANSWERS.pathLength)}".`,
+  );
 }

@@ -15,7 +15,8 @@ import { NUMBERS, SIZES } from './input/limits.ts';
 import type { Check, Reader } from './input/reader.ts';
 
 const block: Check = (text) =>
-  formatProblem(FORMATS.block, text) ?? (parseCidr(text) === undefined ? FORMATS.block.problem : undefined);
+  formatProblem(FORMATS.block, text) ??
+  (parseCidr(text) === undefined ? { conflict: FORMATS.block.problem } : undefined);
 const region: Check = (text) =>
   AWS_REGIONS.includes(text) ? undefined : `is no region that is known here; known: ${AWS_REGIONS.join(', ')}`;
 const logType: Check = (text) =>
@@ -71,29 +72,32 @@ export function awsFields(r: Reader): AwsRequest {
 function checkNetwork(r: Reader, request: AwsRequest): void {
   const { create, availabilityZones: zones, cidr: text } = resolveAws(request, 1);
   if (request.vpcId !== undefined && request.subnetIds === undefined) {
-    r.bad('subnetIds', 'is needed with "vpcId": name subnets of it in two or more zones');
+    r.conflict('subnetIds', 'is needed with "vpcId": name subnets of it in two or more zones');
   }
-  if (request.vpcId === undefined && request.subnetIds !== undefined) r.bad('vpcId', 'is needed with "subnetIds"');
+  if (request.vpcId === undefined && request.subnetIds !== undefined) r.conflict('vpcId', 'is needed with "subnetIds"');
   if (request.vpcId !== undefined && create.network) {
-    r.bad('create.network', 'must not be true with "vpcId": a VPC that is given is used as it is');
+    r.conflict('create.network', 'must not be true with "vpcId": a VPC that is given is used as it is');
   }
   if (request.vpcId === undefined && !create.network && (create.controlPlane || create.nodeGroups)) {
-    r.bad('vpcId', 'is needed, and "subnetIds", where "create.network" is false');
+    r.conflict('vpcId', 'is needed, and "subnetIds", where "create.network" is false');
   }
   for (const zone of zones) {
     const { region } = resolveAws(request, 1);
-    if (!zone.startsWith(region)) r.bad('availabilityZones', `"${zone}" is not in ${region}`);
+    if (!zone.startsWith(region)) r.conflict('availabilityZones', `"${zone}" is not in ${region}`);
   }
   const block = parseCidr(text);
   if (block === undefined || !create.network) return;
   const count = Math.max(zones.length, request.availabilityZones === undefined ? 3 : 2);
   const longest = longestPrefix(count);
-  if (block.prefix < 16) r.bad('cidr', 'must be /16 or smaller: a VPC has no larger block');
-  if (block.prefix > longest) r.bad('cidr', `is too small for ${count} zones; must be /${longest} or larger`);
+  if (block.prefix < 16) r.conflict('cidr', 'must be /16 or smaller: a VPC has no larger block');
+  if (block.prefix > longest) r.conflict('cidr', `is too small for ${count} zones; must be /${longest} or larger`);
   for (const services of SERVICE_BLOCKS) {
     const other = parseCidr(services);
     if (other !== undefined && overlaps(block, other)) {
-      r.bad('cidr', `overlaps ${services}, which EKS uses for Services; choose another block, such as 10.64.0.0/16`);
+      r.conflict(
+        'cidr',
+        `overlaps ${services}, which EKS uses for Services; choose another block, such as 10.64.0.0/16`,
+      );
     }
   }
 }
@@ -101,15 +105,15 @@ function checkNetwork(r: Reader, request: AwsRequest): void {
 function checkParts(r: Reader, request: AwsRequest): void {
   const { create, roles } = resolveAws(request, 1);
   if (!create.controlPlane && request.eksCluster === undefined) {
-    r.bad('eksCluster', 'is needed where "create.controlPlane" is false: the EKS cluster to use');
+    r.conflict('eksCluster', 'is needed where "create.controlPlane" is false: the EKS cluster to use');
   }
   if (create.controlPlane && request.eksCluster !== undefined) {
-    r.bad('eksCluster', 'names a cluster that exists; leave it out, or "create.controlPlane"');
+    r.conflict('eksCluster', 'names a cluster that exists; leave it out, or "create.controlPlane"');
   }
   if (!create.access && create.controlPlane && roles.cluster === undefined) {
-    r.bad('roles.cluster', 'is needed where "create.access" is false: the role of the EKS cluster');
+    r.conflict('roles.cluster', 'is needed where "create.access" is false: the role of the EKS cluster');
   }
   if (!create.access && create.nodeGroups && roles.node === undefined) {
-    r.bad('roles.node', 'is needed where "create.access" is false: the role of the machines');
+    r.conflict('roles.node', 'is needed where "create.access" is false: the role of the machines');
   }
 }

@@ -90,17 +90,20 @@ export class FleetError extends Error {
   readonly object: string | undefined;
   /** How many more bad fields there are. */
   readonly more: number;
+  /** Each field by itself is as it should be: they do not go together, or not with the world. */
+  readonly wellFormed: boolean;
 
   constructor(
     code: ErrorCode,
     message: string,
-    options?: { cause?: unknown; fields?: readonly FieldError[]; more?: number; object?: string },
+    options?: { cause?: unknown; fields?: readonly FieldError[]; more?: number; wellFormed?: boolean; object?: string },
   ) {
     super(message, options?.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.fields = options?.fields ?? [];
     this.object = options?.object;
     this.more = options?.more ?? 0;
+    this.wellFormed = options?.wellFormed ?? false;
   }
 
   static is(error: unknown, code?: ErrorCode): error is FleetError {

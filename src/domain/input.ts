@@ -260,8 +260,9 @@ function checkRename(r: Reader, { rename = {}, collections }: RestoreInput): voi
   for (const to of Object.values(rename)) use(to);
   for (const name of selected ?? []) if (!Object.hasOwn(rename, name)) use(name);
   for (const [from, to] of Object.entries(rename)) {
-    if (selected?.has(from) === false) r.bad(`rename.${from}`, 'is not among "collections"');
-    if ((uses.get(to) ?? 0) > 1) r.bad(`rename.${from}`, `"${shown(to, 40)}" would be the name of two collections`);
+    if (selected?.has(from) === false) r.conflict(`rename.${from}`, 'is not among "collections"');
+    if ((uses.get(to) ?? 0) > 1)
+      r.conflict(`rename.${from}`, `"${shown(to, 40)}" would be the name of two collections`);
   }
 }
 

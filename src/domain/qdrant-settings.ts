@@ -6,6 +6,7 @@
  */
 import { typeOf } from './input/echo.ts';
 import { foreignMap } from './input/names.ts';
+import type { Problem } from './input/problems.ts';
 import { compareVersions, parseVersion } from './releases.ts';
 
 /** How a value of a setting looks. */
@@ -181,7 +182,7 @@ export const KEPT_OUT: readonly (readonly [name: string, reason: string])[] = [
  *
  * @param version image tag that the cluster runs or is to run. Absent, or no version (`latest`): every setting is taken
  */
-export function settingProblem(name: string, value: unknown, version?: string): string | undefined {
+export function settingProblem(name: string, value: unknown, version?: string): Problem | undefined {
   const setting = QDRANT_SETTINGS[name];
   if (setting === undefined) return unknownProblem(name);
   return valueProblem(setting, value) ?? versionProblem(setting, version);
@@ -215,10 +216,10 @@ function valueProblem(setting: SettingType, value: unknown): string | undefined 
   }
 }
 
-function versionProblem({ since }: Setting, version: string | undefined): string | undefined {
+function versionProblem({ since }: Setting, version: string | undefined): Problem | undefined {
   const [first, asked] = [parseVersion(since ?? ''), parseVersion(version ?? '')];
   if (first === undefined || asked === undefined || compareVersions(asked, first) >= 0) return undefined;
-  return `is known from ${since} on, and the version is ${version}`;
+  return { conflict: `is known from ${since} on, and the version is ${version}` };
 }
 
 function within(group: string, settings: Readonly<Record<string, Setting>>): [string, Setting][] {

@@ -48,7 +48,7 @@ describe('a setting', () => {
 
   test('is refused for a version that does not know it', () => {
     const of = (version?: string) => settingProblem('storage.low_memory_mode', 'disabled', version);
-    expect(of('v1.17.1')).toBe('is known from v1.18.0 on, and the version is v1.17.1');
+    expect(of('v1.17.1')).toEqual({ conflict: 'is known from v1.18.0 on, and the version is v1.17.1' });
     expect([of('v1.18.0'), of('v1.19.0-unprivileged'), of('latest'), of()]).toEqual(Array(4).fill(undefined));
     const input = { tenant: 'acme', cluster: 'docs', version: 'v1.16.3', config: { 'storage.quotas.enabled': true } };
     expect(() => parseProvisionInput(input)).toThrow('storage.quotas.enabled');

@@ -140,6 +140,17 @@ export const FORMATS = {
     problem: 'must be the value of a Kubernetes label, such as "nvme"',
     example: 'nvme',
   },
+  /** Id of a workflow; ours hold names, hyphens and times, and those of child workflows a slash. */
+  operation: {
+    pattern: /^[!-~]+$/,
+    maxLength: TEXTS.operation,
+    problem: 'must be visible ASCII characters',
+  },
+  idempotencyKey: {
+    pattern: /^[!-~]+$/,
+    maxLength: TEXTS.idempotencyKey,
+    problem: 'must be 1 to 255 visible ASCII characters',
+  },
   vpcId: {
     pattern: /^vpc-[0-9a-f]{8,17}$/,
     maxLength: 21,

@@ -7,7 +7,7 @@ import { formatProblem, type Format } from './formats.ts';
 import type { Range } from './limits.ts';
 import { typeOf } from './echo.ts';
 import { foreignMap, isReservedName, memberPath } from './names.ts';
-import { joined, Problems } from './problems.ts';
+import { joined, Problems, type Problem } from './problems.ts';
 import { checkStructure } from './structure.ts';
 
 /**
@@ -26,18 +26,21 @@ export function readInput<T>(input: unknown, read: (reader: Reader) => T): T {
   return value;
 }
 
+/** `InvalidInput` over bad fields. What is refused after the input was read was well-formed. */
 export function invalidInput({
   fields,
   count = fields.length,
+  wellFormed = true,
 }: {
   readonly fields: readonly FieldError[];
   readonly count?: number;
+  readonly wellFormed?: boolean;
 }): FleetError {
   const places = fields.map(({ field, detail }) => `${field === '' ? 'input' : field}: ${detail}`);
-  return new FleetError('InvalidInput', joined(places, count), { fields, more: count - fields.length });
+  return new FleetError('InvalidInput', joined(places, count), { fields, more: count - fields.length, wellFormed });
 }
 
-export type Check = (text: string) => string | undefined;
+export type Check = (text: string) => Problem | undefined;
 type Optional<K extends string, V> = { [key in K]?: V };
 
 /** How a text is checked: by its format, and by what a format cannot say. */
@@ -61,8 +64,13 @@ export class Reader {
     }
   }
 
-  bad(field: string, detail: string): void {
-    this.#problems.add(this.#at(field), detail);
+  bad(field: string, problem: Problem): void {
+    this.#problems.add(this.#at(field), problem);
+  }
+
+  /** The field is right by itself, and wrong beside others. */
+  conflict(field: string, detail: string): void {
+    this.bad(field, { conflict: detail });
   }
 
   required(field: string, rule: TextRule): string {
@@ -214,6 +222,6 @@ function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function problemOf(rule: TextRule, text: string): string | undefined {
+function problemOf(rule: TextRule, text: string): Problem | undefined {
   return typeof rule === 'function' ? rule(text) : formatProblem(rule, text);
 }
