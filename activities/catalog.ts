@@ -1,11 +1,12 @@
 /** The catalogue: operations, the operation lease of a cluster, and the clusters themselves. */
 import { sql, type Kysely } from 'kysely';
-import type { Catalog, ClusterRow, Database } from '../src/clients/catalog.ts';
+import type { Catalog, Database } from '../src/clients/catalog.ts';
 import { copyingBackups, lockTenant, readQuotas, readUseOfOthers, runningOperations } from '../src/clients/quotas.ts';
 import type { BackupState, BackupTotals } from '../src/domain/backup.ts';
 import type { ChoreLeft } from '../src/domain/chores.ts';
+import { clusterExists } from '../src/domain/abandoned.ts';
 import { resolveSpec, type ClusterPhase, type ClusterRequest, type ClusterSpec } from '../src/domain/cluster.ts';
-import { conditionsOf, type ClusterState } from '../src/domain/conditions.ts';
+import { conditionsOf, WATCHED, type ClusterState } from '../src/domain/conditions.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
 import { namespaceOf, type ClusterRef, type InBucket } from '../src/domain/naming.ts';
 import { requireWorkerLocation } from '../src/domain/network-policy.ts';
@@ -185,9 +186,7 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
         );
       }
       const existing = await catalog.cluster(input);
-      if (existing !== undefined && existing.created_by !== workflowId && existing.phase !== 'FAILED_TO_CREATE') {
-        throw exists(existing);
-      }
+      if (existing !== undefined && existing.created_by !== workflowId) throw clusterExists(existing);
       const row = {
         tenant,
         cluster,
@@ -248,6 +247,8 @@ export function createCatalogActivities({ catalog, config, temporal }: ActivityD
             phase,
             reason: why,
             conditions: JSON.stringify(conditions),
+            // The phases that an operation leaves are told by a look.
+            ...(WATCHED.includes(phase) && { observed_at: new Date() }),
             delete_after: deleteAfter === undefined ? null : new Date(deleteAfter),
             updated_at: new Date(),
           })
@@ -377,11 +378,4 @@ export async function indexBackup(catalog: Catalog, input: IndexEntry): Promise<
 
 function byRef(db: Kysely<Database>, tenant: string, cluster: string) {
   return db.updateTable('clusters').where('tenant', '=', tenant).where('cluster', '=', cluster);
-}
-
-function exists({ tenant, cluster, phase }: ClusterRow): FleetError {
-  return new FleetError(
-    'ClusterExists',
-    `Tenant "${tenant}" already has a cluster "${cluster}" (${phase}). Choose another name, or delete it first.`,
-  );
 }

@@ -9,12 +9,14 @@ import { ordinalOf } from '../src/domain/scaling-plan.ts';
 import { planUpdate, type UpdatePlan, type UpdateRequest } from '../src/domain/update-plan.ts';
 import { DEFAULT_POLICY, requireChangeAllowed } from '../src/domain/tenant-policy.ts';
 import { whyNotStarting } from '../src/domain/pod-trouble.ts';
+import type { Health } from '../src/domain/health.ts';
 import { noMajority } from '../src/domain/repair-plan.ts';
 import { explainAbsent, tellAbsent } from './absence.ts';
 import { refuseFixedFields } from './chart.ts';
 import { freeDisk } from './disk.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
+import { healthOrReason } from './look.ts';
 import { observe, unrest, type Observation } from './observe.ts';
 import { reserveGrowth } from './quota.ts';
 import { POD_SELECTOR, requireAwake } from './peers.ts';
@@ -229,22 +231,10 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
     },
 
     /** How the cluster is now, for the catalogue: whole, or what is missing and whether it still answers for all shards. */
-    async inspectCluster({
-      nodes,
-      ...ref
-    }: ClusterRef & { nodes: number }): Promise<{ degraded?: string; serving: boolean }> {
-      try {
-        const observed = await observe(deps, ref, signal());
-        const { unreachable } = observed;
-        const degraded = unreachable.length > 0 ? await tellAbsent(deps, ref, unreachable) : unrest(observed, nodes);
-        const serving = observed.cluster.placements.every(({ shards }) =>
-          shards.every(({ replicas }) => replicas.some(({ state }) => state === 'Active')),
-        );
-        return { ...(degraded !== undefined && { degraded }), serving };
-      } catch (error) {
-        if (!FleetError.is(error)) throw error;
-        return { degraded: error.message, serving: false };
-      }
+    async inspectCluster({ nodes, ...ref }: ClusterRef & { nodes: number }): Promise<Health> {
+      const row = await catalog.cluster(ref);
+      const sight = await healthOrReason(deps, ref, { nodes }, { remembered: row?.identities ?? {} }, signal());
+      return 'health' in sight ? sight.health : { degraded: sight.unseen, serving: false };
     },
   };
 }

@@ -19,6 +19,7 @@ import type { ActivityDeps } from './deps.ts';
 import { createHelmActivities } from './helm.ts';
 import { createIncrementalTransferActivities } from './incremental-transfer.ts';
 import { createKubernetesActivities } from './kubernetes.ts';
+import { createObservationActivities } from './observation.ts';
 import { createQdrantActivities } from './qdrant.ts';
 import { createRecoveryActivities } from './recovery.ts';
 import { createRestoreActivities } from './restore.ts';
@@ -45,6 +46,7 @@ export function createActivities(deps: ActivityDeps) {
     ...createHelmActivities(deps),
     ...createClusterUpdateActivities(deps),
     ...createShardMoveActivities(deps),
+    ...createObservationActivities(deps),
     ...createApiKeyActivities(deps),
     ...createCertificateActivities(deps),
     ...createBackupLaneActivities(deps),

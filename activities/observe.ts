@@ -74,14 +74,14 @@ export async function observe(deps: ActivityDeps, ref: ClusterRef, signal: Abort
 }
 
 /** Uid of the claim that holds a pod's data, by pod. */
-function dataClaims(claims: Awaited<ReturnType<Kubernetes['claims']>>): Record<string, string> {
+export function dataClaims(claims: Awaited<ReturnType<Kubernetes['claims']>>): Record<string, string> {
   const prefix = `${RELEASE_NAME}-storage-`;
   const ofData = claims.filter(({ name }) => name.startsWith(prefix));
   return Object.fromEntries(ofData.map(({ name, uid }) => [name.slice(prefix.length), uid]));
 }
 
 /** Pods whose disk was lost, by their claims, by what was known of them before, and by what the peers say. */
-function findLost(
+export function findLost(
   claims: Awaited<ReturnType<Kubernetes['claims']>>,
   { peers, unreachable }: Awaited<ReturnType<typeof survey>>,
   remembered: Identities,
@@ -103,7 +103,7 @@ function findLost(
 }
 
 /** Where all replicas of all shards are, in the eyes of one peer, and how many there should be. */
-async function readPlacements(client: QdrantClient, names: readonly string[]): Promise<CollectionPlacement[]> {
+export async function readPlacements(client: QdrantClient, names: readonly string[]): Promise<CollectionPlacement[]> {
   const read = async (collection: string): Promise<CollectionPlacement[]> => {
     const [view, replicationFactor] = await Promise.all([
       client.collectionCluster(collection).catch(unlessDropped),

@@ -20,6 +20,8 @@ export interface ApiDeps {
   readonly version: string;
   /** What tenants may have for whom the catalogue says nothing else. */
   readonly quotas: Quotas;
+  /** Seconds between two looks at each cluster; 0, the default, where nobody looks. */
+  readonly observeSeconds?: number;
   readonly logger: Logger;
 }
 

@@ -2,6 +2,7 @@
 import type { WorkflowExecutionDescription, WorkflowExecutionStatusName } from '@temporalio/client';
 import { WorkflowNotFoundError } from '@temporalio/common';
 import type { OperationRow } from '../src/clients/catalog.ts';
+import { ENDED_OUTSIDE } from '../src/domain/abandoned.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
 import { shown } from '../src/domain/input/echo.ts';
 import { ANSWERS } from '../src/domain/input/limits.ts';
@@ -149,9 +150,10 @@ async function readEnd(deps: ApiDeps, { workflowId, runId, status }: WorkflowExe
 
 function viewOfRow(row: OperationRow, deps: ApiDeps): OperationView {
   const done = row.state !== 'running';
+  const outside = (['TERMINATED', 'TIMED_OUT'] as const).find((status) => ENDED_OUTSIDE[status] === row.error_code);
   const error =
-    row.state === 'cancelled'
-      ? endError('CANCELLED')
+    row.state === 'cancelled' || outside !== undefined
+      ? endError(outside ?? 'CANCELLED')
       : row.error_code === null
         ? undefined
         : fleetFailure(row.error_code, row.error_message ?? '', row.id);

@@ -344,13 +344,18 @@ export const Cluster = z
       .array(
         z.object({
           type: z.enum(CONDITION_TYPES),
-          status: z.enum(CONDITION_STATUSES),
+          status: z.enum(CONDITION_STATUSES).openapi({
+            description: 'Unknown where nobody has seen lately how the cluster is.',
+          }),
           reason: z.string(),
           message: z.string(),
           lastTransitionTime: time,
         }),
       )
       .optional(),
+    observedAt: time
+      .optional()
+      .openapi({ description: 'When somebody last saw how it is; Ready and Degraded are from then.' }),
     deleteAfter: time.optional().openapi({ description: 'Until when POST …/undelete takes the deletion back.' }),
     spec: z.record(z.string(), z.unknown()).optional(),
     namespace: z.string(),

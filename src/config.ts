@@ -355,6 +355,12 @@ const schema = z.object({
   FLEET_API_MAX_CONNECTIONS: z.coerce.number().int().min(1).max(100_000).default(2000),
   FLEET_WORKER_HEALTH_HOST: z.string().min(1).default('127.0.0.1'),
   FLEET_WORKER_HEALTH_PORT: port(8081),
+  /** Seconds between two looks at all clusters; 0 for none. */
+  FLEET_OBSERVE_SECONDS: z.coerce
+    .number()
+    .int()
+    .refine((seconds) => seconds === 0 || (seconds >= 5 && seconds <= 3600), 'must be 0, or 5 to 3600')
+    .default(30),
   FLEET_WORKFLOW_BUNDLE: z.string().optional(),
   FLEET_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
 });

@@ -37,6 +37,7 @@ function main(config: ApiConfig): void {
     ...(config.FLEET_TENANT_POLICY !== undefined && { policy: config.FLEET_TENANT_POLICY }),
     quotas: config.FLEET_QUOTAS,
     version: ownVersion(),
+    observeSeconds: config.FLEET_OBSERVE_SECONDS,
     logger,
   });
 

@@ -1,7 +1,7 @@
 /** The worker: workflows and control activities on one queue, byte streams on another. */
 import './freeze-intrinsics.ts';
 import { createServer } from 'node:http';
-import { Client, WorkflowNotFoundError } from '@temporalio/client';
+import { Client } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import {
   DefaultLogger,
@@ -13,7 +13,6 @@ import {
   type WorkerOptions,
 } from '@temporalio/worker';
 import { createActivities } from '../activities/index.ts';
-import type { TemporalPort } from '../activities/deps.ts';
 import { FleetActivityInterceptor } from '../activities/interceptor.ts';
 import { AwsClients } from './clients/aws/clients.ts';
 import { Catalog } from './clients/catalog.ts';
@@ -26,6 +25,8 @@ import { BackupStores } from './clients/stores.ts';
 import { loadConfig, refusePlaintextTemporal, type Config } from './config.ts';
 import { messageOf } from './domain/errors.ts';
 import { Providers } from './providers/index.ts';
+import { keepObserving } from './observation-schedule.ts';
+import { temporalPort } from './temporal-port.ts';
 import { BUNDLER_OPTIONS, WORKFLOWS } from './workflow-bundle.ts';
 
 /** Milliseconds that running activities get after SIGTERM before they are cancelled and taken up elsewhere. */
@@ -76,6 +77,7 @@ async function main(): Promise<void> {
     taskQueue: `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`,
     maxConcurrentActivityTaskExecutions: config.FLEET_TRANSFER_STREAMS,
   });
+  await keepObserving(client, { taskQueue: config.FLEET_TASK_QUEUE, seconds: config.FLEET_OBSERVE_SECONDS });
   const health = serveHealth(config, [control, transfer]);
   try {
     await Promise.all([control.run(), transfer.run()]);
@@ -137,56 +139,6 @@ function deleteIdentityOf(config: Config): Pick<StoreOptions, 'deleteIdentity'> 
     return { deleteIdentity: { accessKeyId, secretAccessKey } };
   const role = config.FLEET_BACKUP_DELETE_ROLE_ARN;
   return role === undefined ? {} : { deleteIdentity: roleIdentity(role, config.AWS_REGION, config.FLEET_AWS_ENDPOINT) };
-}
-
-function temporalPort(client: Client): TemporalPort {
-  return {
-    async isOpen(workflowId, runId) {
-      try {
-        const { status } = await client.workflow.getHandle(workflowId, runId).describe();
-        return status.name === 'RUNNING' || status.name === 'PAUSED';
-      } catch (error) {
-        if (error instanceof WorkflowNotFoundError) return false;
-        throw error;
-      }
-    },
-    async deleteSchedules(tenant, cluster) {
-      let count = 0;
-      for await (const { scheduleId } of client.schedule.list({ query: schedulesOf(tenant, cluster) })) {
-        await client.schedule.getHandle(scheduleId).delete();
-        count += 1;
-      }
-      return count;
-    },
-    async pauseSchedules(tenant, cluster) {
-      let count = 0;
-      for await (const { scheduleId, state } of client.schedule.list({ query: schedulesOf(tenant, cluster) })) {
-        if (state.paused) continue;
-        await client.schedule.getHandle(scheduleId).pause(SUSPENDED);
-        count += 1;
-      }
-      return count;
-    },
-    async unpauseSchedules(tenant, cluster) {
-      let count = 0;
-      for await (const { scheduleId } of client.schedule.list({ query: schedulesOf(tenant, cluster) })) {
-        const handle = client.schedule.getHandle(scheduleId);
-        // Lists may be behind; the description is not.
-        const { state } = await handle.describe();
-        if (!state.paused || state.note !== SUSPENDED) continue;
-        await handle.unpause();
-        count += 1;
-      }
-      return count;
-    },
-  };
-}
-
-/** The note on a schedule that was paused together with its cluster. */
-const SUSPENDED = 'paused while the cluster is suspended';
-
-function schedulesOf(tenant: string, cluster: string): string {
-  return `FleetTenant = "${tenant}" AND FleetCluster = "${cluster}"`;
 }
 
 /** `/livez`: the process answers. `/readyz`: both workers poll. */

@@ -3,6 +3,7 @@ export { BackupCluster } from './backup-cluster.ts';
 export { BackupPeer } from './backup-peer.ts';
 export { DeleteCluster } from './delete-cluster.ts';
 export { InfrastructureSweep } from './infrastructure-sweep.ts';
+export { ObserveClusters } from './observe-clusters.ts';
 export { ProvisionCluster } from './provision-cluster.ts';
 export { RotateCertificates } from './rotate-certificates.ts';
 export { RotateApiKey } from './rotate-api-key.ts';

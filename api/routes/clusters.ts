@@ -1,7 +1,8 @@
 /** `/v1/clusters`: make, list, look at and delete clusters. */
 import type { ClusterRow } from '../../src/clients/catalog.ts';
+import { clusterExists } from '../../src/domain/abandoned.ts';
 import { resolveSpec } from '../../src/domain/cluster.ts';
-import { FleetError } from '../../src/domain/errors.ts';
+import { asSeen } from '../../src/domain/conditions.ts';
 import {
   parseDeleteInput,
   parseProvisionInput,
@@ -51,7 +52,14 @@ export function clusterRoutes(api: Api, deps: ApiDeps): void {
     async (c) => {
       const { size, page } = pageAfter(readQuery(c, PageQuery), isClusterName);
       const rows = await deps.catalog.clusters(c.get('tenant'), page);
-      return c.json(pageOf(rows, size, (row) => row.cluster, viewOfCluster));
+      return c.json(
+        pageOf(
+          rows,
+          size,
+          (row) => row.cluster,
+          (row) => viewOfCluster(row, deps),
+        ),
+      );
     },
   );
   addRoute(
@@ -64,7 +72,7 @@ export function clusterRoutes(api: Api, deps: ApiDeps): void {
       request: { params: z.object({ cluster: param.cluster }) },
       responses: { 200: json(Cluster, 'The cluster'), ...problems('ClusterNotFound') },
     },
-    async (c) => c.json(viewOfCluster(await existingCluster(c, deps))),
+    async (c) => c.json(viewOfCluster(await existingCluster(c, deps), deps)),
   );
   addRoute(
     api,
@@ -150,19 +158,14 @@ async function provision(c: ApiContext, deps: ApiDeps): Promise<Response> {
   const check = async () => {
     if (deps.policy !== undefined) requireAllowed(deps.policy, tenant, input);
     const row = await deps.catalog.cluster({ tenant, cluster });
-    if (row !== undefined && row.phase !== 'FAILED_TO_CREATE') {
-      throw new FleetError(
-        'ClusterExists',
-        `Cluster "${cluster}" exists already and is ${row.phase}. Choose another name.`,
-      );
-    }
+    if (row !== undefined) throw clusterExists(row);
     await requireCluster(deps, { tenant, cluster }, spec);
   };
   const summary = `Provision ${tenant}/${cluster}: ${nodes} ${nodes === 1 ? 'node' : 'nodes'}`;
   const operation = await startOperation(c, deps, { kind: 'provision', cluster, input, summary, check });
   const row = await deps.catalog.cluster({ tenant, cluster });
   const fresh = { name: cluster, phase: 'CREATING', namespace: namespaceOf({ tenant, cluster }) };
-  return accepted(c, operation, { cluster: row === undefined ? fresh : viewOfCluster(row) });
+  return accepted(c, operation, { cluster: row === undefined ? fresh : viewOfCluster(row, deps) });
 }
 
 /** @throws FleetError `ClusterNotFound` */
@@ -197,11 +200,15 @@ function visibleState({ reason, conditions }: ClusterRow) {
   };
 }
 
-function viewOfCluster(row: ClusterRow) {
+function viewOfCluster(row: ClusterRow, { observeSeconds = 0 }: ApiDeps) {
+  const { phase, observed_at: observedAt } = row;
+  const { reason, conditions } = visibleState(row);
   return {
     name: row.cluster,
-    phase: row.phase,
-    ...visibleState(row),
+    phase,
+    ...(reason !== undefined && { reason }),
+    conditions: asSeen({ phase, conditions, observedAt }, new Date(), observeSeconds),
+    ...(observedAt !== null && { observedAt: observedAt.toISOString() }),
     ...(row.delete_after !== null && { deleteAfter: row.delete_after.toISOString() }),
     spec: row.spec,
     namespace: row.namespace,

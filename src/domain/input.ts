@@ -76,6 +76,13 @@ export interface SweepInput {
   readonly dryRun?: boolean;
 }
 
+export interface ObserveInput {
+  /** Only the clusters of this tenant; default all. */
+  readonly tenant?: string;
+  /** Set by the workflow itself when it goes on as a new run: what it looked at last. */
+  readonly after?: ClusterRef;
+}
+
 export interface BackupInput extends ClusterRef {
   /** Only these collections; default all. */
   readonly collections?: readonly string[];
@@ -168,6 +175,13 @@ export function parseSweepInput(input: unknown): SweepInput {
     ),
     ...r.text('cluster', FORMATS.cluster),
     ...r.boolean('dryRun'),
+  }));
+}
+
+export function parseObserveInput(input: unknown): ObserveInput {
+  return readInput(input, (r) => ({
+    ...r.text('tenant', (text) => nameProblem(text, MAX_TENANT_LENGTH)),
+    ...r.object('after', clusterRef),
   }));
 }
 

@@ -45,6 +45,17 @@ export function lostDisks({ pods, members, claims, remembered }: Seen): LostDisk
   });
 }
 
+/** What to remember after a look: who answers now, and of those who do not what was known, as long as they have a pod. */
+export function rememberedAfter({ pods, claims, remembered }: Omit<Seen, 'members'>): Identities {
+  const entries = pods.flatMap(({ name, peer }): [string, Identity][] => {
+    const claim = claims[name];
+    if (peer !== undefined && claim !== undefined) return [[name, { peer, claim }]];
+    const known = remembered[name];
+    return known === undefined ? [] : [[name, known]];
+  });
+  return Object.fromEntries(entries.sort(([a], [b]) => a.localeCompare(b)));
+}
+
 /** One sentence about each, without the remedy. */
 export function tellLost({ pod, peer, certain }: LostDisk): string {
   return certain

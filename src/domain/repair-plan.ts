@@ -5,6 +5,10 @@ type Seen = Pick<ObservedCluster, 'pods' | 'peers' | 'placements'>;
 
 const ELSEWHERE = 'Restore the latest backup into another cluster (RestoreCluster), then delete this one';
 
+/** What brings a lost peer back. */
+export const REPAIR =
+  'Send an update with "repair": true: it removes the old peer, empties the volumes of its pod and makes its replicas again from the others';
+
 /** Ids of the peers in consensus that no pod answers as. */
 export function missingPeers({ pods, peers }: Pick<Seen, 'pods' | 'peers'>): string[] {
   return peers.filter((id) => !pods.some(({ peer }) => peer === id));

@@ -3,7 +3,7 @@ import type { ClusterSpec } from './cluster.ts';
 import { bytesOf } from './quantities.ts';
 import { tellLost } from './lost-disk.ts';
 import { planMoves, type ShardMove } from './rebalance.ts';
-import { missingPeers, noMajority, repairProblem } from './repair-plan.ts';
+import { missingPeers, noMajority, REPAIR, repairProblem } from './repair-plan.ts';
 import type { CollectionPlacement } from './topology.ts';
 import type { ObservedCluster, ObservedPod, Refuse, UpdateRequest, UpdateStep } from './update-plan.ts';
 
@@ -79,10 +79,6 @@ export function planScaling(
   const removed = Math.max(replicas - nodes, peers.length - nodes, surplus);
   return [...wait, ...move, { kind: 'remove-nodes', nodes, removed }];
 }
-
-/** What brings a lost peer back. */
-const REPAIR =
-  'Send an update with "repair": true: it removes the old peer, empties the volumes of its pod and makes its replicas again from the others';
 
 /** Replicas that are missing, where all pods answer and nothing else is to be done about the placement. */
 export function planCopies({ pods, peers, placements }: ObservedCluster, nodes: number): UpdateStep[] {

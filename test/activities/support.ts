@@ -48,6 +48,12 @@ export class Parts {
       clusters: { of: () => Promise.resolve(access) },
       temporal: {
         isOpen: (workflowId) => Promise.resolve(!this.closed.has(workflowId)),
+        ending: (workflowId) =>
+          Promise.resolve(
+            this.closed.has(workflowId)
+              ? { state: 'failed', error: { code: 'Terminated', message: 'It was ended.' } }
+              : undefined,
+          ),
         deleteSchedules: () => Promise.resolve(0),
         pauseSchedules: () => Promise.resolve(0),
         unpauseSchedules: () => Promise.resolve(0),

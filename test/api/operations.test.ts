@@ -52,12 +52,14 @@ describe('starting', () => {
     expect(await described.staticSummary()).toBe(`Provision ${idle.tenant}/docs: 1 node`);
   });
 
-  test('a cluster that exists is refused at once, unless it could not be made', async () => {
+  test('a cluster that exists is refused at once, and one that was not made to its end has to be deleted first', async () => {
     await idle.addCluster('there');
     await idle.addCluster('broken', 'FAILED_TO_CREATE');
     const refused = await idle.send('POST', '/v1/clusters', { body: { name: 'there' } });
     expect(refused).toMatchObject({ status: 409, body: { code: 'ClusterExists' } });
-    expect(await idle.send('POST', '/v1/clusters', { body: { name: 'broken' } })).toMatchObject({ status: 202 });
+    const broken = await idle.send('POST', '/v1/clusters', { body: { name: 'broken' } });
+    expect(broken).toMatchObject({ status: 409, body: { code: 'ClusterExists' } });
+    expect(broken.body.detail).toContain('Delete it first, then make it again.');
   });
 
   test('every other operation starts its workflow with one argument', async () => {

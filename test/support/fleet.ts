@@ -86,6 +86,8 @@ export class Fleet {
         KUBECONFIG: this.env['FLEET_LOCAL_WORKER_KUBECONFIG'] ?? '',
         FLEET_WORKER_HEALTH_PORT: port,
         FLEET_RELAY_PORT: String(await freePort()),
+        // All fleets of a run share one catalogue: a look at the clusters of others would be in their way.
+        FLEET_OBSERVE_SECONDS: '0',
         FLEET_WORKFLOW_BUNDLE: bundle,
         ...(failpoint !== undefined && { FLEET_TEST_FAILPOINT: failpoint }),
         ...env,

@@ -35,6 +35,7 @@ test('exactly the public workflows and the child are exported, each under its ow
     'BackupPeer',
     'DeleteCluster',
     'InfrastructureSweep',
+    'ObserveClusters',
     'ProvisionCluster',
     'RestoreCluster',
     'ResumeCluster',

@@ -26,6 +26,14 @@ const PERSISTENT = {
 /** First look at the outside world: a store or a cluster that is down should be told soon. */
 const PREFLIGHT = { ...CONTROL, retry: { ...CONTROL.retry, maximumAttempts: 4 } } as const satisfies ActivityOptions;
 
+/** A look at many clusters: what fails is looked at again by the next one, so it is not repeated for long. */
+const LOOKING = {
+  ...COMMON,
+  startToCloseTimeout: '2m',
+  retry: { maximumAttempts: 2 },
+} as const satisfies ActivityOptions;
+
+export const looking = summarised(proxyActivities<Activities>(LOOKING));
 export const control = summarised(proxyActivities<Activities>(CONTROL));
 export const persistent = summarised(proxyActivities<Activities>(PERSISTENT));
 export const preflight = summarised(proxyActivities<Activities>(PREFLIGHT));
@@ -161,6 +169,9 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   unpauseSchedules: 'Let the backup schedules run again',
   planClusterUpdate: 'Look at the cluster, plan the change',
   inspectCluster: 'Look whether the cluster is whole',
+  endLostOperations: 'End the operations whose workflow is gone',
+  listClustersToObserve: 'List the clusters, page by page',
+  observeClusters: 'Look at the clusters of a page',
   planShardMoves: 'Choose the shards to move',
   moveShard: 'Move a shard',
   abortShardMoves: 'Stop what is on its way',
