@@ -40,7 +40,8 @@ export function createClusterUpdateActivities(deps: ActivityDeps) {
     { nodes, repair = false, ...ref }: ClusterRef & UpdateRequest,
     { cluster, unreachable }: Observation,
   ): Promise<void> {
-    const undecided = nodes !== undefined && noMajority(cluster) !== undefined;
+    const scales = nodes !== undefined && nodes !== cluster.replicas;
+    const undecided = scales && noMajority(cluster) !== undefined;
     if (!repair && !undecided) return;
     const lost = new Set((cluster.lost ?? []).map(({ pod }) => pod));
     const unsure = unreachable.filter(({ name, trouble }) => trouble === undefined && !lost.has(name));

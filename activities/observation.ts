@@ -11,7 +11,7 @@ import type { ClusterRow, Database } from '../src/clients/catalog.ts';
 import type { ClusterPhase } from '../src/domain/cluster.ts';
 import { conditionsOf, failureIn, WATCHED, type ClusterState } from '../src/domain/conditions.ts';
 import { messageOf } from '../src/domain/errors.ts';
-import { abandonedWords, type Ending } from '../src/domain/abandoned.ts';
+import { abandonedWords, failedByItself, type Ending } from '../src/domain/abandoned.ts';
 import { clusterKey, type ClusterRef } from '../src/domain/naming.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -137,9 +137,11 @@ export function createObservationActivities(deps: ActivityDeps) {
     const ref = { tenant: row.tenant, cluster: row.cluster };
     if (await catalog.run('read the leases', (db) => busy(db, row))) return 'left alone';
     if (WATCHED.includes(row.phase)) return record(row, await see(row));
-    // Nobody changes it any more, and whoever did has not said how it ended.
     if (row.phase === 'FAILED_TO_CREATE') return 'left alone';
-    const failure = await lastFailure(ref);
+    // Nobody changes it any more, and whoever did has not left a phase that stays.
+    const operations = await recentOperations(ref);
+    if (row.phase === 'DELETING' && failedByItself(operations)) return 'left alone';
+    const failure = abandonedWords(operations);
     if (row.phase === 'CREATING') return record(row, undefined, { phase: 'FAILED_TO_CREATE', failure });
     return record(row, await see(row), { failure });
   }
@@ -212,19 +214,18 @@ export function createObservationActivities(deps: ActivityDeps) {
     );
   }
 
-  /** Why the operation that last changed a cluster did not come to its end. */
-  async function lastFailure({ tenant, cluster }: ClusterRef): Promise<{ code: string; message: string }> {
-    const last = await catalog.run('read the last operation', (db) =>
+  /** The last operations of a cluster, the newest first. */
+  async function recentOperations({ tenant, cluster }: ClusterRef) {
+    return catalog.run('read the last operations', (db) =>
       db
         .selectFrom('operations')
-        .selectAll()
+        .select(['id', 'kind', 'state', 'error_code'])
         .where('tenant', '=', tenant)
         .where('cluster', '=', cluster)
         .orderBy('started_at', 'desc')
-        .limit(1)
-        .executeTakeFirst(),
+        .limit(20)
+        .execute(),
     );
-    return abandonedWords(last);
   }
 }
 

@@ -13,15 +13,20 @@ export interface Ending {
 /** Codes of operations that were ended from outside, without a chance to clean up. */
 export const ENDED_OUTSIDE = { TERMINATED: 'Terminated', TIMED_OUT: 'TimedOut' } as const;
 
-interface LastOperation {
+interface PastOperation {
   readonly id: string;
   readonly kind: string;
   readonly state: string;
   readonly error_code: string | null;
 }
 
-/** What the condition `Failed` of a cluster says whose operation is gone. */
-export function abandonedWords(last: LastOperation | undefined): { code: string; message: string } {
+/**
+ * What the condition `Failed` of a cluster says whose operation is gone.
+ *
+ * @param operations of the cluster, the newest first
+ */
+export function abandonedWords(operations: readonly PastOperation[]): { code: string; message: string } {
+  const last = operations.find(endedOutside) ?? operations[0];
   if (last === undefined) {
     return {
       code: 'Terminated',
@@ -31,6 +36,16 @@ export function abandonedWords(last: LastOperation | undefined): { code: string;
   const { id, kind, error_code: code } = last;
   const again = kind === 'provision' ? 'Delete the cluster, then make it again' : 'Repeat it to go on';
   return { code: code ?? 'Terminated', message: `Operation "${id}" (${kind}) ended before its end. ${again}.` };
+}
+
+/** A deletion that fails leaves the cluster in phase DELETING, so that the next one goes on; that is no abandoned one. */
+export function failedByItself(operations: readonly PastOperation[]): boolean {
+  const deletion = operations.find(({ kind }) => kind === 'delete');
+  return deletion?.state === 'failed' && !endedOutside(deletion);
+}
+
+function endedOutside({ error_code: code }: PastOperation): boolean {
+  return Object.values<string | null>(ENDED_OUTSIDE).includes(code);
 }
 
 /** A name that is taken, and what to do about it. */

@@ -72,12 +72,14 @@ export function conditionsOf(state: ClusterState, before: readonly Condition[], 
   function looked(): Condition[] {
     const ready = state.serving ?? SERVING.includes(phase);
     const [wasReady, wasDegraded] = [known('Ready'), known('Degraded')];
+    // Of a cluster that does not run nobody can say that it is whole.
+    const whole = ready ? 'Whole' : word;
     const moves = MOVING.includes(phase) && SERVING.includes(phase);
     const blind = moves && state.serving === undefined && degraded === undefined;
     if (blind && wasReady !== undefined && wasDegraded !== undefined) return [wasReady, wasDegraded];
     return [
       condition('Ready', ready, ready ? 'Serving' : word, ready ? '' : (degraded ?? '')),
-      condition('Degraded', degraded !== undefined, degraded === undefined ? 'Whole' : 'Incomplete', degraded ?? note),
+      condition('Degraded', degraded !== undefined, degraded === undefined ? whole : 'Incomplete', degraded ?? note),
     ];
   }
 

@@ -15,6 +15,8 @@ export interface LostDisk {
   readonly peer: string;
   /** False: the pod never comes up and consensus has its old peer, but nobody knows whether its claim is another one. */
   readonly certain: boolean;
+  /** Why the pod never comes up, where that is known. */
+  readonly trouble?: string;
 }
 
 interface Seen {
@@ -41,7 +43,9 @@ export function lostDisks({ pods, members, claims, remembered }: Seen): LostDisk
     if (peer === undefined) return [];
     const claim = claims[name];
     const certain = known?.peer === peer && claim !== undefined && claim !== known.claim;
-    return certain || trouble !== undefined ? [{ pod: name, peer, certain }] : [];
+    return certain || trouble !== undefined
+      ? [{ pod: name, peer, certain, ...(trouble !== undefined && { trouble }) }]
+      : [];
   });
 }
 
@@ -56,9 +60,11 @@ export function rememberedAfter({ pods, claims, remembered }: Omit<Seen, 'member
   return Object.fromEntries(entries.sort(([a], [b]) => a.localeCompare(b)));
 }
 
-/** One sentence about each, without the remedy. */
-export function tellLost({ pod, peer, certain }: LostDisk): string {
-  return certain
-    ? `The disk of ${pod} was lost: its volume is a new one, and consensus still has its old peer ${peer}, so the new one is refused.`
-    : `Pod ${pod} ends again and again, and consensus still has its peer ${peer}. Where its log says "already used by peer ${peer}", its disk was lost.`;
+/** What is the case with one, without the remedy. */
+export function tellLost({ pod, peer, certain, trouble }: LostDisk): string {
+  if (certain) {
+    return `The disk of ${pod} was lost: its volume is a new one, and consensus still has its old peer ${peer}, so the new one is refused.`;
+  }
+  const told = trouble === undefined ? `${pod} cannot start.` : trouble;
+  return `${told} Consensus still has its peer ${peer}; where the log of ${pod} says "already used by peer ${peer}", its disk was lost.`;
 }

@@ -23,10 +23,13 @@ export function planScaling(
 ): UpdateStep[] {
   if (nodes === undefined) return [];
   const { placements, pods, peers, claims, replicas = spec.nodes, lost = [] } = observed;
-  const stuck = noMajority(observed);
-  if (stuck !== undefined || lost.length > 0) {
+  const scales = nodes !== replicas;
+  const stuck = scales ? noMajority(observed) : undefined;
+  // What is only suspected may be mended by what else is asked for, such as other settings.
+  const hopeless = lost.filter(({ certain }) => certain || scales);
+  if (stuck !== undefined || hopeless.length > 0) {
     const problem = repairProblem(observed);
-    const told = lost.map(tellLost).join(' ') || `${stuck}.`;
+    const told = hopeless.map(tellLost).join(' ') || `${stuck}.`;
     refuse('nodes', `${told} ${problem === undefined ? REPAIR : `It cannot be repaired: ${problem}`}`);
     return [];
   }

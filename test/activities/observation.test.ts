@@ -189,6 +189,19 @@ describe('a look and an operation', () => {
   });
 });
 
+test('a deletion that failed by itself stays one; one that was ended from outside is settled', async () => {
+  const ref = await add('half-gone', 'DELETING');
+  await parts.as(name('delete'), (of) => of.registerOperation({ ...ref, kind: 'delete' }));
+  const error = { code: 'KubernetesDenied', message: 'No.' };
+  await parts.as(name('delete'), (of) => of.endOperation({ state: 'failed', error }));
+  expect(await observe()).toMatchObject({ looked: 0 });
+  expect((await read(ref)).phase).toBe('DELETING');
+  const ended = { code: 'Terminated', message: 'It was ended.' };
+  await parts.as(name('delete'), (of) => of.endOperation({ state: 'failed', error: ended }));
+  expect(await observe()).toMatchObject({ changed: 1 });
+  expect(await read(ref)).toMatchObject({ phase: 'SUSPENDED', reason: expect.stringContaining('(delete)') as string });
+});
+
 test('pages cover all clusters once, in order', async () => {
   const count = 2 * PAGE + 7;
   await Promise.all(Array.from({ length: count }, (_, at) => add(`n${String(at).padStart(3, '0')}`)));

@@ -146,7 +146,7 @@ describe('lost disks', () => {
   test('where nobody remembers, a pod that never comes up and has a peer is a guess', () => {
     const stuck = [{ name: 'qdrant-2', trouble: 'ends again and again' }];
     expect(lostDisks({ pods: stuck, members, claims: {}, remembered: {} })).toEqual([
-      { pod: 'qdrant-2', peer: 'p2', certain: false },
+      { pod: 'qdrant-2', peer: 'p2', certain: false, trouble: 'ends again and again' },
     ]);
     expect(lostDisks({ pods: [{ name: 'qdrant-2' }], members, claims: {}, remembered: {} })).toEqual([]);
   });

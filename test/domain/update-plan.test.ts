@@ -254,6 +254,13 @@ describe('update plan', () => {
       },
       { kind: 'copy-shards', nodes: 3, copies: 2 },
     ]);
+    // Only suspected: other settings may let the pod start, so naming the same number of nodes is no obstacle.
+    const suspected = { ...shape, lost: [{ pod: 'qdrant-2', peer: 'p2', certain: false, trouble: 'It crashes.' }] };
+    expect(steps({ nodes: 3, config: { log_level: 'INFO' } }, suspected).map(({ kind }) => kind)).toEqual([
+      'configure',
+      'add-nodes',
+    ]);
+    expect(refusal({ nodes: 4 }, suspected)['nodes']).toMatch(/^It crashes\. Consensus still has its peer p2/);
     // Together with more nodes.
     expect(steps({ repair: true, nodes: 4 }, shape).map(({ kind }) => kind)).toEqual([
       'replace-peers',
