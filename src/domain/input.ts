@@ -180,7 +180,7 @@ export function parseSweepInput(input: unknown): SweepInput {
 
 export function parseObserveInput(input: unknown): ObserveInput {
   return readInput(input, (r) => ({
-    ...r.text('tenant', (text) => nameProblem(text, MAX_TENANT_LENGTH)),
+    ...r.text('tenant', TENANT),
     ...r.object('after', clusterRef),
   }));
 }
