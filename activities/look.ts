@@ -87,7 +87,13 @@ async function placementsBy(peers: readonly Peer[]): Promise<CollectionPlacement
 }
 
 /** Codes that say nothing about the cluster: whoever should be asked about it does not answer. */
-const BLIND = new Set<string>(['KubernetesUnavailable', 'CatalogUnavailable', 'CloudUnavailable', 'CloudDenied']);
+const BLIND = new Set<string>([
+  'KubernetesUnavailable',
+  'CatalogUnavailable',
+  'CloudUnavailable',
+  'CloudDenied',
+  'PlaintextRefused',
+]);
 
 /** How the cluster is, or why nobody could see it. */
 export async function healthOrReason(
