@@ -1,6 +1,7 @@
 /** Filling the replicas of a restored collection, by pull from the bucket or through this worker. */
+import { readFile } from 'node:fs/promises';
 import { Context } from '@temporalio/activity';
-import { ShardRelay, type ServedShard } from '../src/clients/shard-relay.ts';
+import { ShardRelay, type ServedShard, type ShardRelayOptions } from '../src/clients/shard-relay.ts';
 import { watched } from '../src/clients/watched-call.ts';
 import type { ShardEntry } from '../src/domain/backup.ts';
 import { FleetError, messageOf } from '../src/domain/errors.ts';
@@ -8,6 +9,7 @@ import type { BackupLocation, ClusterRef } from '../src/domain/naming.ts';
 import { locate } from './backup-buckets.ts';
 import { requireRecord } from './backup-records.ts';
 import { signal } from './context.ts';
+import type { Config } from '../src/config.ts';
 import type { ActivityDeps } from './deps.ts';
 import { peerById, reachablePeers, type Peer } from './peers.ts';
 import { packScope, readEntry, shardBytes, shardEntry, withLease } from './restore-source.ts';
@@ -45,7 +47,8 @@ const PATIENCE = 60_000;
 export function createRecoveryActivities(deps: ActivityDeps) {
   const { stores, config } = deps;
   const host = config.FLEET_RELAY_HOST;
-  const relay = host === undefined ? undefined : new ShardRelay({ host, port: config.FLEET_RELAY_PORT });
+  const relay =
+    host === undefined ? undefined : new ShardRelay({ host, port: config.FLEET_RELAY_PORT, ...pairOf(config) });
 
   return {
     /**
@@ -213,4 +216,12 @@ function toldOf(error: unknown, served: ServedShard): unknown {
     ? ` The node cannot reach this worker at ${origin}: check FLEET_RELAY_HOST, FLEET_RELAY_PORT and the way from the nodes to it.`
     : '';
   return new FleetError(error.code, `${message}${remedy}`);
+}
+
+/** Certificate and key of the relay, read anew each time, so that a renewed one is taken up. */
+function pairOf({ FLEET_RELAY_CERT_FILE: cert, FLEET_RELAY_KEY_FILE: key }: Config): Pick<ShardRelayOptions, 'pair'> {
+  if (cert === undefined || key === undefined) return {};
+  return {
+    pair: async () => ({ cert: await readFile(cert, 'utf8'), key: await readFile(key, 'utf8') }),
+  };
 }

@@ -346,6 +346,9 @@ const schema = z.object({
     .regex(/^[A-Za-z0-9.:-]+$/, 'must be an IP address or a host name, without a port')
     .optional(),
   FLEET_RELAY_PORT: port(8090),
+  /** Certificate for that host, and its private key. */
+  FLEET_RELAY_CERT_FILE: z.string().min(1).optional(),
+  FLEET_RELAY_KEY_FILE: z.string().min(1).optional(),
   /** Python that has `qdrant-edge-py`, Qdrant's engine as a library; without it backups are re-hashed, not opened. */
   FLEET_ENGINE_PYTHON: z.string().optional(),
   FLEET_SMALL_SHARD_BYTES: bytes(16 * MiB, 0, Number.MAX_SAFE_INTEGER),
@@ -403,6 +406,10 @@ function plaintextHops(config: Config, env: NodeJS.ProcessEnv): string[] {
     const url = config[name];
     return url !== undefined && isPlaintextUrl(url) ? [`${name}: is plain HTTP to ${new URL(url).host}`] : [];
   });
+  const { FLEET_RELAY_HOST: relay, FLEET_RELAY_CERT_FILE: cert, FLEET_RELAY_KEY_FILE: key } = config;
+  if (relay !== undefined && !isLoopback(relay) && (cert === undefined || key === undefined)) {
+    hops.push('FLEET_RELAY_HOST: nodes would read shards from it without TLS; set FLEET_RELAY_CERT_FILE and _KEY_FILE');
+  }
   if (isPlaintextDatabase(config.DATABASE_URL, env['PGSSLMODE'])) {
     const { hostname } = new URL(config.DATABASE_URL);
     hops.push(`DATABASE_URL: reaches ${hostname} without verified TLS; add "sslmode=verify-full"`);

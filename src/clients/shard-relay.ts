@@ -1,6 +1,7 @@
 /** Serves shards to nodes that cannot reach the bucket: one object under one secret path, for one recovery. */
 import { randomBytes } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer, type Server as SecureServer } from 'node:https';
 import { isIP, type AddressInfo } from 'node:net';
 import { FleetError, messageOf } from '../domain/errors.ts';
 
@@ -42,6 +43,8 @@ export interface ShardRelayOptions {
   readonly host: string;
   /** 0 for any free one. */
   readonly port: number;
+  /** Certificate for the host and its private key, in PEM, as they are now; without it the shards go in plain text. */
+  readonly pair?: () => Promise<{ readonly cert: string; readonly key: string }>;
 }
 
 /** Bytes that are handed to the socket at a time: the granularity of back-pressure and of progress. */
@@ -59,7 +62,7 @@ const READER_TIMEOUT = 60_000;
 export class ShardRelay {
   readonly #options: ShardRelayOptions;
   readonly #shards = new Map<string, Served>();
-  #listening: Promise<Server> | undefined;
+  #listening: Promise<Server | SecureServer> | undefined;
 
   constructor(options: ShardRelayOptions) {
     this.#options = options;
@@ -67,7 +70,7 @@ export class ShardRelay {
 
   /** @throws FleetError `Internal` when the port cannot be listened on */
   async serve(source: ShardBytes, options: ServeOptions): Promise<ServedShard> {
-    const { host, port: configured } = this.#options;
+    const { host, port: configured, pair } = this.#options;
     this.#listening ??= this.#listen();
     const server = await this.#listening.catch((error: unknown) => {
       this.#listening = undefined;
@@ -78,10 +81,17 @@ export class ShardRelay {
         { cause: error },
       );
     });
+    // It may have been renewed since.
+    if (pair !== undefined && 'setSecureContext' in server) server.setSecureContext(await pair());
     const { port } = server.address() as AddressInfo;
     const path = `/${randomBytes(32).toString('hex')}`;
     const name = isIP(host) === 6 ? `[${host}]` : host;
-    const served = new Served(source, options, `http://${name}:${port}${path}`, () => this.#shards.delete(path));
+    const served = new Served(
+      source,
+      options,
+      `${pair === undefined ? 'http' : 'https'}://${name}:${port}${path}`,
+      () => this.#shards.delete(path),
+    );
     this.#shards.set(path, served);
     return served;
   }
@@ -96,9 +106,10 @@ export class ShardRelay {
     await new Promise<void>((resolve) => server.close(() => resolve()));
   }
 
-  #listen(): Promise<Server> {
-    const { host, port } = this.#options;
-    const server = createServer((request, response) => void this.#answer(request, response));
+  async #listen(): Promise<Server | SecureServer> {
+    const { host, port, pair } = this.#options;
+    const answer = (request: IncomingMessage, response: ServerResponse) => void this.#answer(request, response);
+    const server = pair === undefined ? createServer(answer) : createSecureServer(await pair(), answer);
     // A worker that has nothing else to do may end.
     server.unref();
     return new Promise((resolve, reject) => {

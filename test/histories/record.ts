@@ -94,11 +94,23 @@ async function record({ env }: Infrastructure): Promise<void> {
     await ended(cancelled);
     await save('ProvisionCluster', 'cancelled', cancelled.workflowId);
   });
+  await withWorker(env, recordTls);
   await recordAws();
   await withWorker({ ...env, FLEET_HELM_CHART: './no-such-chart' }, () =>
     failed('ProvisionCluster', 'chart-failed', { tenant: TENANT, cluster: 'fourth' }),
   );
   await connection.close();
+
+  /** What a cluster with TLS has besides. */
+  async function recordTls(): Promise<void> {
+    const sealed = { tenant: TENANT, cluster: 'sealed' };
+    await run('ProvisionCluster', 'tls', { ...sealed, nodes: 2, tls: true, collections: COLLECTIONS });
+    await run('RotateCertificates', 'not-due', { ...sealed, onlyIfDue: true });
+    await run('RotateCertificates', 'done', { ...sealed, allowDowntime: true });
+    await run('RotateCertificates', 'authority', { ...sealed, authority: true, graceSeconds: 1, allowDowntime: true });
+    await (await start('SuspendCluster', 'tls', sealed)).result();
+    await run('ResumeCluster', 'tls', sealed);
+  }
 
   /** A pod that is away while shards move to it, because its node takes none for a while. */
   async function losePeer(): Promise<void> {
