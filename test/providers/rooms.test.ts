@@ -3,6 +3,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { removeData } from '../../activities/backup-records.ts';
 import { PERMISSIONS } from '../../src/clients/aws/errors.ts';
 import { BackupStore } from '../../src/clients/s3.ts';
+import { boundaryPolicy } from '../../src/domain/aws-boundary.ts';
+import { MANAGED_POLICIES, type PolicyDocument } from '../../src/domain/aws-policies.ts';
+import { isAllowed } from '../aws/iam.ts';
 import { eksNameOf } from '../../src/domain/aws-names.ts';
 import { bucketsPolicy } from '../../src/domain/aws-backups-policy.ts';
 import { workerPolicy } from '../../src/domain/aws-worker-policy.ts';
@@ -53,6 +56,31 @@ test.each(EMULATORS)(
   },
   120_000,
 );
+
+// Of these two only moto has the policies as AWS publishes them.
+test('the permissions boundary leaves the roles everything that the policies of AWS give them', async () => {
+  const account = await Account.open(emulators.urls.moto ?? '');
+  const { iam } = await account.aws();
+  const names = Object.values(MANAGED_POLICIES).flat();
+  const boundary = boundaryPolicy();
+  const lost: string[] = [];
+  let actions = 0;
+  for (const name of names) {
+    const PolicyArn = `arn:aws:iam::aws:policy/${name}`;
+    const { Policy } = await iam.getPolicy({ PolicyArn });
+    const version = await iam.getPolicyVersion({ PolicyArn, VersionId: Policy?.DefaultVersionId });
+    const document = JSON.parse(decodeURIComponent(version.PolicyVersion?.Document ?? '')) as PolicyDocument;
+    for (const action of document.Statement.flatMap(({ Action }) => [Action].flat())) {
+      actions += 1;
+      const context = { 'iam:AWSServiceName': 'elasticloadbalancing.amazonaws.com' };
+      if (!isAllowed(boundary, { action, resource: '*', context })) lost.push(`${name}: ${action}`);
+    }
+  }
+  expect(names).toHaveLength(5);
+  expect(actions).toBeGreaterThan(80);
+  expect(lost).toEqual([]);
+  await account.close();
+});
 
 // On ministack: moto locks no bucket that has objects in it, which AWS does.
 test('the lock of a backup bucket lets backups come and go, keeps what they were, and the bucket outlives its cluster', async () => {

@@ -70,6 +70,16 @@ describe.concurrent('ProvisionCluster on AWS', () => {
     expect(steps[8]).toMatchObject({ phase: 'skipped', message: 'not asked for' });
   });
 
+  test.for([
+    ['reserveCluster', ['reserveCluster', 'forgetCluster']],
+    ['planInfrastructure', ['reserveCluster', 'planInfrastructure', 'forgetCluster']],
+  ] as const)('what the operator does not allow ends it at %s, before anything is made', async ([step, names]) => {
+    const run = await workflows.run('ProvisionCluster', AWS, { [step]: fails('NotAllowed', 'Not yours.') });
+    expect(run.ended).toMatchObject({ status: 'FAILED' });
+    expect(run.ends).toMatchObject([{ state: 'failed', error: { code: 'NotAllowed' } }]);
+    expect(run.names).toEqual(names);
+  });
+
   test.for(Object.entries(UNDO))('%s fails: what was begun is undone, last first', async ([step, undo]) => {
     const request = { ...AWS, aws: { ...AWS.aws, create: { backupBucket: true } } };
     const run = await workflows.run('ProvisionCluster', request, { [step]: fails('CloudQuotaReached', 'Too many.') });
