@@ -17,9 +17,6 @@ export interface EndpointAccess {
   readonly publicCidrs: readonly string[];
 }
 
-/** Blocks that an endpoint takes (Amazon EKS User Guide, "Cluster API server endpoint"). */
-const MOST_CIDRS = SIZES.publicCidrs;
-
 const EVERYWHERE = '0.0.0.0/0';
 
 /**
@@ -51,8 +48,11 @@ export function planEndpoint(spec: Pick<AwsSpec, 'vpcId' | 'endpointAccess'>, wo
     );
   }
   if (cidrs.length === 0) throw invalid('endpointAccess.publicCidrs', 'is needed with "public": true');
-  if (cidrs.length > MOST_CIDRS) {
-    throw invalid('endpointAccess.publicCidrs', `must be ${MOST_CIDRS} at most, together with those of the workers`);
+  if (cidrs.length > SIZES.publicCidrs) {
+    throw invalid(
+      'endpointAccess.publicCidrs',
+      `must be ${SIZES.publicCidrs} at most, together with those of the workers`,
+    );
   }
   return { public: true, publicCidrs: cidrs };
 }
