@@ -239,6 +239,21 @@ describe.concurrent('RestoreCluster under other names, and by other ways', () =>
     expect(collectionsOf(run, 'dropRestoredCollection')).toEqual(['uno']);
   });
 
+  test('a backup that the fleet did not sign is taken when that is asked for, and the result says so', async () => {
+    const refused = await workflows.run('RestoreCluster', INPUT, { openBackup: fails('BackupNotTrusted') });
+    expect(refused.ended).toMatchObject({ status: 'FAILED', type: 'BackupNotTrusted' });
+    expect(refused.of('openBackup')[0]?.input['acceptUnsigned']).toBeUndefined();
+    const collections = [{ name: 'one', shards: 1, bytes: 1000 }];
+    const opened = { location: LOCATION, spec: SPEC, qdrantVersion: '1.18.3', collections };
+    const run = await workflows.run(
+      'RestoreCluster',
+      { ...INPUT, acceptUnsigned: true },
+      { openBackup: () => ({ ...opened, unprotected: 'The backup was taken unsigned.' }) },
+    );
+    expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { warnings: ['The backup was taken unsigned.'] } });
+    expect(run.of('openBackup')[0]?.input).toMatchObject({ acceptUnsigned: true });
+  });
+
   test('the aliases follow the new names, or are left out', async () => {
     const renamed = await workflows.run('RestoreCluster', { ...ONE, rename: { one: 'uno' } });
     expect(renamed.of('restoreAliases')[0]?.input).toMatchObject({ collections: ['one'], rename: { one: 'uno' } });

@@ -42,6 +42,24 @@ describe.concurrent('RetentionSweep', () => {
     expect(await run.progress()).toMatchObject({ kind: 'retention', phase: 'done', percent: 100 });
   });
 
+  test('what the fleet did not sign is told and left alone', async () => {
+    const untrusted = [{ id: day(19), reason: 'it has no MAC' }];
+    const run = await workflows.run(
+      'RetentionSweep',
+      { ...REF, policy: { keepLast: 1, undoHours: 0 } },
+      finding({ committed: good(18), untrusted }),
+    );
+    expect(run.ended).toMatchObject({
+      status: 'COMPLETED',
+      result: {
+        marked: [],
+        purged: [],
+        warnings: [`Backup ${day(19)} is left alone and does not count: it has no MAC`],
+      },
+    });
+    expect([...run.of('markBackupDeleting'), ...run.of('purgeBackup')]).toEqual([]);
+  });
+
   test('a dry run tells and changes nothing', async () => {
     const found = {
       committed: good(17, 18, 19, 20),

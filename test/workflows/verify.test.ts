@@ -35,6 +35,15 @@ describe.concurrent('VerifyBackup', () => {
     expect(run.ends).toMatchObject([{ state: 'done', result: { shards: 3 } }]);
   });
 
+  test.for(['missing', 'unknown-key', 'wrong', 'unchecked'] as const)('a MAC that is %s is told', async (seal) => {
+    const listed = { shards: [], transferQueue: 'nobody', seal };
+    const run = await workflows.run('VerifyBackup', INPUT, { listBackupShards: () => listed });
+    expect(run.ended).toMatchObject({
+      status: 'COMPLETED',
+      result: { signature: seal, warnings: [expect.stringContaining(`its MAC is ${seal}`)] },
+    });
+  });
+
   test('a damaged shard: the others are read all the same, all problems are attested and told', async () => {
     const run = await workflows.run('VerifyBackup', INPUT, {
       verifyShard: ({ shard }) =>
