@@ -13,8 +13,10 @@ import { POD_SELECTOR } from './peers.ts';
 const MOUNTS = { storage: '/qdrant/storage', snapshots: '/qdrant/snapshots' } as const;
 
 /**
- * Free, used and total bytes of the storage and the snapshot volume of each pod, as the kubelets' stats summary has
- * them. It needs the right to `get` `nodes/proxy`; without it, or without a kubelet that measures, nothing is known.
+ * Free, used and total bytes of the storage and the snapshot volume of each pod, as the kubelets' stats summary has them.
+ * The kubelets are asked directly, with a token of an account that may read stats and nothing else: with the worker's own
+ * token a captured machine could act as the worker. Without that account, or without a kubelet that can be reached and
+ * measures, nothing is known.
  *
  * @returns what is known by pod name, and why the rest is not
  */

@@ -95,6 +95,31 @@ const AwsRequest = z
       'Infrastructure of a cluster whose provider is aws. Of one that there is, nodeCount, labels and taints can be changed.',
   });
 
+const placement = z.strictObject({
+  nodeSelector: map(FORMATS.labelKey, FORMATS.labelValue, SIZES.nodeSelector).optional(),
+  tolerations: z
+    .array(
+      z.strictObject({
+        key: text(FORMATS.labelKey).optional(),
+        operator: z.enum(['Exists', 'Equal']).optional(),
+        value: text(FORMATS.labelValue).optional(),
+        effect: z.enum(['NoSchedule', 'PreferNoSchedule', 'NoExecute']).optional(),
+      }),
+    )
+    .max(SIZES.tolerations)
+    .optional(),
+});
+
+const network = z
+  .strictObject({
+    allowNamespaces: texts(text(FORMATS.namespace), { min: 1, max: SIZES.allowNamespaces }).optional(),
+    allowCidrs: texts(text(FORMATS.cidr), { min: 1, max: SIZES.allowCidrs })
+      .optional()
+      .openapi({ example: ['10.20.0.0/16'] }),
+    internalLoadBalancer: z.boolean().optional(),
+  })
+  .openapi({ description: 'Who may reach ports 6333 and 6334 besides the fleet itself.' });
+
 export const ProvisionBody = z
   .strictObject({
     name: clusterName,
@@ -107,32 +132,8 @@ export const ProvisionBody = z
       .strictObject({ cpu: text(FORMATS.cpu).optional(), memory: text(FORMATS.memory).optional() })
       .optional(),
     config: settings.optional(),
-    placement: z
-      .strictObject({
-        nodeSelector: map(FORMATS.labelKey, FORMATS.labelValue, SIZES.nodeSelector).optional(),
-        tolerations: z
-          .array(
-            z.strictObject({
-              key: text(FORMATS.labelKey).optional(),
-              operator: z.enum(['Exists', 'Equal']).optional(),
-              value: text(FORMATS.labelValue).optional(),
-              effect: z.enum(['NoSchedule', 'PreferNoSchedule', 'NoExecute']).optional(),
-            }),
-          )
-          .max(SIZES.tolerations)
-          .optional(),
-      })
-      .optional(),
-    network: z
-      .strictObject({
-        allowNamespaces: texts(text(FORMATS.namespace), { min: 1, max: SIZES.allowNamespaces }).optional(),
-        allowCidrs: texts(text(FORMATS.cidr), { min: 1, max: SIZES.allowCidrs })
-          .optional()
-          .openapi({ example: ['10.20.0.0/16'] }),
-        internalLoadBalancer: z.boolean().optional(),
-      })
-      .optional()
-      .openapi({ description: 'Who may reach ports 6333 and 6334 besides the fleet itself.' }),
+    placement: placement.optional(),
+    network: network.optional(),
     tls: z.boolean().optional().openapi({
       description: 'TLS on all ports, for the whole life of the cluster; default as configured, which is yes.',
     }),
@@ -170,6 +171,8 @@ export const UpdateBody = z
       .strictObject({ cpu: text(FORMATS.cpu).optional(), memory: text(FORMATS.memory).optional() })
       .optional(),
     config: settings.optional(),
+    placement: placement.optional(),
+    network: network.optional(),
     allowDowntime: z.boolean().optional().openapi({
       description: 'Restart pods although collections without a second replica cannot be reached meanwhile.',
     }),

@@ -35,7 +35,7 @@ const REMOVE_SECONDS = 120;
 const ABORT_SECONDS = 120;
 
 /**
- * Change a cluster: nodes, version, volumes, resources, configuration. The difference to what is there decides what is
+ * Change a cluster: nodes, version, volumes, resources, configuration, network, placement. The difference to what is there decides what is
  * done, so repeating an update that failed or was cancelled goes on where it stopped. Every step leaves a working
  * cluster, and the catalogue says what it is made of.
  *
@@ -120,11 +120,22 @@ async function perform(step: UpdateStep, name: string, change: Change, context: 
       });
       await control.awaitVolumesGrown.executeWithOptions(change.wait('Wait until the volumes have grown'), [ref]);
       return;
+    case 'surroundings': {
+      const { network = {} } = request;
+      await change.enter('UPDATING');
+      await control.applySurroundings({ ...ref, spec: { ...change.spec, network } });
+      await change.record({ network });
+      return;
+    }
     case 'configure': {
       await change.enter('UPDATING');
-      const { resources, config } = request;
+      const { resources, config, placement } = request;
       await change.rollOut(
-        { ...(resources !== undefined && { resources }), ...(config !== undefined && { config }) },
+        {
+          ...(resources !== undefined && { resources }),
+          ...(config !== undefined && { config }),
+          ...(placement !== undefined && { placement }),
+        },
         onRestart,
       );
       return;
@@ -272,6 +283,8 @@ function wordsOf(step: UpdateStep): string {
       return 'Back up';
     case 'grow-volumes':
       return `Grow ${step.claims} volumes to ${step.storage}`;
+    case 'surroundings':
+      return 'Apply the network policy';
     case 'configure':
       return `Apply the configuration, restart ${step.restarts} pods`;
     case 'upgrade':

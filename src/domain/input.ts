@@ -157,6 +157,8 @@ export function parseUpdateInput(input: unknown): UpdateInput {
       ...r.oneOf('provider', PROVIDERS satisfies readonly ProviderName[]),
       ...r.object('aws', awsFields),
       ...given,
+      ...r.object('placement', placement),
+      ...r.object('network', networkAccess),
       ...settings(r, given.version),
       ...r.boolean('allowDowntime'),
       ...r.boolean('repair'),

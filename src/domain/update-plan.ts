@@ -5,7 +5,7 @@
 import { planMachines, type MachineStep } from './aws-machines.ts';
 import type { AwsRequest } from './aws.ts';
 import { canonicalJson } from './canonical-json.ts';
-import type { ClusterSpec, ProviderName, QdrantSettings } from './cluster.ts';
+import type { ClusterSpec, NetworkAccess, Placement, ProviderName, QdrantSettings } from './cluster.ts';
 import type { FreeDisk } from './disk.ts';
 import { FleetError, type FieldError } from './errors.ts';
 import type { LostDisk } from './lost-disk.ts';
@@ -26,6 +26,10 @@ export interface UpdateRequest {
   readonly resources?: { readonly cpu?: string; readonly memory?: string };
   /** Replaces what was there. */
   readonly config?: QdrantSettings;
+  /** Replaces what was there. The policies are applied anew even when nothing differs. */
+  readonly network?: NetworkAccess;
+  /** Replaces what was there. */
+  readonly placement?: Placement;
   /** Restart pods although collections without a second replica cannot be reached meanwhile. */
   readonly allowDowntime?: boolean;
   /** Restart every pod, whatever else is asked for. */
@@ -83,6 +87,7 @@ export type UpdateStep =
   | MachineStep
   | { readonly kind: 'backup' }
   | { readonly kind: 'grow-volumes'; readonly storage: string; readonly claims: number }
+  | { readonly kind: 'surroundings' }
   | { readonly kind: 'configure'; readonly restarts: number }
   | { readonly kind: 'upgrade'; readonly version: string; readonly restarts: number }
   | { readonly kind: 'add-nodes'; readonly nodes: number; readonly added: number }
@@ -151,7 +156,10 @@ export function planUpdate(
   const versions = new Set(observed.pods.flatMap(({ version }) => version ?? []));
   const backup: UpdateStep[] = upgrades.length > 0 && versions.size <= 1 ? [{ kind: 'backup' }] : [];
   // Machines come before pods and go after them. They come first of all: what there is no room for changes nothing.
-  const changes = [...machines.before, ...backup, ...volumes, ...configure, ...upgrades, ...scaling, ...machines.after];
+  const changes: UpdateStep[] = [
+    ...(request.network === undefined ? [] : [{ kind: 'surroundings' } as const]),
+    ...[...machines.before, ...backup, ...volumes, ...configure, ...upgrades, ...scaling, ...machines.after],
+  ];
   // A change of nodes makes missing replicas by itself.
   const alone = changes.length === 0 || (repair.steps.length > 0 && scaling.length === 0);
   const steps = [...repair.steps, ...(alone ? planCopies(repair.after, spec.nodes) : []), ...changes];
@@ -236,18 +244,19 @@ function byVersion(a: string, b: string): number {
 
 function planConfigure(
   spec: ClusterSpec,
-  { resources, config, version, restart }: UpdateRequest,
+  { resources, config, placement, version, restart }: UpdateRequest,
   { pods }: ObservedCluster,
   upgrading: boolean,
 ): UpdateStep[] {
   const changed =
     restart === true ||
     (resources !== undefined && canonicalJson(resources) !== canonicalJson(spec.resources ?? {})) ||
-    (config !== undefined && canonicalJson(config) !== canonicalJson(spec.config ?? {}));
+    (config !== undefined && canonicalJson(config) !== canonicalJson(spec.config ?? {})) ||
+    (placement !== undefined && canonicalJson(placement) !== canonicalJson(spec.placement ?? {}));
   if (changed) return [{ kind: 'configure', restarts: pods.length }];
   // A change of the pods that was interrupted; an upgrade brings it to its end as well.
   const outdated = pods.filter(({ current }) => !current).length;
-  const asked = resources !== undefined || config !== undefined || version !== undefined;
+  const asked = [resources, config, placement, version].some((part) => part !== undefined);
   return asked && outdated > 0 && !upgrading ? [{ kind: 'configure', restarts: outdated }] : [];
 }
 

@@ -15,9 +15,14 @@ import { ensureTools, MissingToolchainError, ToolInstallError } from './toolchai
 
 const VERBS = { start, demo, reset, tools } as const;
 
-/** What the verbs take: `start --aws`, `demo --provider aws`, `demo --provider aws --own-bucket`, `demo --life`. */
+/**
+ * What the verbs take: `start --aws`, `demo --provider aws`, `demo --provider aws --own-bucket`, `demo --life`; each also
+ * with `--enforce-policies`.
+ */
 interface Arguments {
   readonly aws: boolean;
+  /** Hold the pods to the network policies; needs root and nft. */
+  readonly enforcePolicies?: true;
   /** Show the life of a cluster instead of the main job. */
   readonly life?: boolean | undefined;
   /** On AWS: back up into a bucket of the cluster's own, and restore from it. */
@@ -36,8 +41,8 @@ const FORESEEN = [
 const log = (line: string) => console.log(line);
 
 /** Runs until a signal or a crash ends it. Resolves to the exit status. */
-async function start(interrupted: AbortSignal, { aws }: Arguments): Promise<number> {
-  return withStack({ interrupted, aws }, async (stack, crashed) => {
+async function start(interrupted: AbortSignal, parsed: Arguments): Promise<number> {
+  return withStack({ interrupted, parsed }, async (stack, crashed) => {
     log(`\n${summary(stack)}\n\nEverything runs. Ctrl-C stops it; what it holds is kept for the next start.`);
     await Promise.race([aborted(interrupted), crashed]);
   });
@@ -45,7 +50,6 @@ async function start(interrupted: AbortSignal, { aws }: Arguments): Promise<numb
 
 /** Shows the demonstration on the stack that runs, or else on one of its own that it stops at the end. */
 async function demo(interrupted: AbortSignal, parsed: Arguments): Promise<number> {
-  const { aws } = parsed;
   const running = findRunning(dataDirectory());
   if (running !== undefined) {
     log(`Using the stack that runs: ${running.links.api}`);
@@ -53,7 +57,7 @@ async function demo(interrupted: AbortSignal, parsed: Arguments): Promise<number
     if (interrupted.aborted) return INTERRUPTED;
     return equal === true ? 0 : 1;
   }
-  return withStack({ interrupted, aws }, async (stack, crashed) => {
+  return withStack({ interrupted, parsed }, async (stack, crashed) => {
     log(`\n${summary(stack)}\n`);
     const equal = await Promise.race([runDemo(stack, parsed), aborted(interrupted), crashed]);
     return equal === true ? 0 : 1;
@@ -90,11 +94,13 @@ async function tools(interrupted: AbortSignal): Promise<number> {
 
 /** Starts a stack, uses it, and stops it whatever happens. A crash of a part makes the status 1. */
 async function withStack(
-  { interrupted, aws }: { interrupted: AbortSignal; aws: boolean },
+  { interrupted, parsed }: { interrupted: AbortSignal; parsed: Arguments },
   use: (stack: Infrastructure, crashed: Promise<never>) => Promise<number | void>,
 ): Promise<number> {
   const dataDir = dataDirectory();
-  const stack = await startStack({ dataDir, log, signal: interrupted, aws });
+  const { aws, enforcePolicies } = parsed;
+  const options = { dataDir, log, signal: interrupted, aws, ...(enforcePolicies && { enforcePolicies }) };
+  const stack = await startStack(options);
   const crashed = new Promise<never>((_, reject) => stack.onCrash(reject));
   crashed.catch(() => undefined); // it may come while nobody is waiting for it any more
   announce(dataDir, stack);
@@ -187,7 +193,15 @@ function interruption(): AbortSignal {
 
 /** @returns undefined for arguments that the verb does not take */
 function readArguments(verb: string, given: readonly string[]): Arguments | undefined {
-  const text = given.join(' ').replace('=', ' ');
+  const rest = given.filter((argument) => argument !== ENFORCE);
+  const parsed = readShape(verb, rest.join(' ').replace('=', ' '));
+  if (parsed === undefined || rest.length === given.length) return parsed;
+  return verb === 'start' || verb === 'demo' ? { ...parsed, enforcePolicies: true } : undefined;
+}
+
+const ENFORCE = '--enforce-policies';
+
+function readShape(verb: string, text: string): Arguments | undefined {
   if (text === '' || (verb === 'demo' && text === '--provider kubernetes')) return { aws: false };
   if (verb === 'demo' && text === '--life') return { aws: false, life: true };
   if ((verb === 'start' && text === '--aws') || (verb === 'demo' && text === '--provider aws')) return { aws: true };
@@ -200,7 +214,7 @@ async function main(): Promise<number> {
   const parsed = Object.hasOwn(VERBS, verb) ? readArguments(verb, given) : undefined;
   if (parsed === undefined) {
     console.error(
-      'Usage: npm start [-- --aws] | npm run demo [-- --provider aws [--own-bucket] | --life] | npm run reset | npm run tools',
+      'Usage: npm start [-- --aws] | npm run demo [-- --provider aws [--own-bucket] | --life] | npm run reset | npm run tools; npm start and npm run demo also take -- --enforce-policies',
     );
     return 2;
   }

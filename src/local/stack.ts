@@ -26,6 +26,8 @@ export interface StackOptions {
   readonly ports?: 'default' | 'free';
   /** Emulates AWS as well; machines are then those of EKS node groups. Starts about two seconds later. */
   readonly aws?: boolean;
+  /** Hold the pods to the network policies; needs root and nft. Default: FLEET_LOCAL_ENFORCE_POLICIES. */
+  readonly enforcePolicies?: boolean;
   readonly log?: (line: string) => void;
   /** Aborting it makes a start fail, with nothing left running. It means nothing once the stack has started. */
   readonly signal?: AbortSignal;
@@ -176,6 +178,9 @@ function kubelet({ env, tools, podCidr }: Context, options: StackOptions): Part 
     FLEET_KUBELET_DIR: join(realpathSync(options.dataDir), 'kubelet'),
     FLEET_KUBELET_ADOPT: [EKS_POOL, MACHINES_POOL].join(','),
     ...(options.aws && { FLEET_KUBELET_NODES: '0' }),
+    FLEET_KUBELET_ENFORCE_POLICIES: String(
+      options.enforcePolicies ?? process.env['FLEET_LOCAL_ENFORCE_POLICIES'] === 'true',
+    ),
     ...(podCidr !== undefined && { FLEET_KUBELET_POD_CIDR: podCidr }),
   });
 }

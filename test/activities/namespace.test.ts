@@ -39,6 +39,15 @@ async function removed(cluster: string, onlyOwn: boolean): Promise<void> {
   );
 }
 
+test('without a location of the workers nothing is reserved: a policy would be open to all, or lock them out', async () => {
+  const lost = await Parts.open({ config: { ...parts.config, FLEET_WORKER_CIDRS: [] } });
+  const reserve = lost.as('mine', (activities) => activities.reserveCluster({ ...ref('lost'), request: {} }));
+  await expect(reserve).rejects.toMatchObject({ code: 'NotConfigured' });
+  await expect(reserve).rejects.toThrow(/FLEET_WORKER_NAMESPACE.*FLEET_WORKER_CIDRS/);
+  expect(await lost.catalog.cluster(ref('lost'))).toBeUndefined();
+  await lost.close();
+});
+
 describe('ensureNamespace', () => {
   test('makes it once, labelled, and finds it again', async () => {
     await ensure('made');

@@ -370,3 +370,22 @@ test('conditions keep their time until their status changes', () => {
   ]);
   expect(second[3]).toMatchObject({ reason: 'QdrantRejected', message: 'No.' });
 });
+
+describe('network and placement', () => {
+  const has = { ...SPEC, network: { allowNamespaces: ['shop'] }, placement: { nodeSelector: { disk: 'nvme' } } };
+  const stepsOf = (request: UpdateRequest) => planUpdate(has, request, cluster(), RELEASES).steps;
+
+  test('a change of the network restarts nothing', () => {
+    expect(stepsOf({ network: { allowNamespaces: ['till'] } })).toEqual([{ kind: 'surroundings' }]);
+  });
+
+  test('the same network is applied again: the configuration that the policies are made of may have changed', () => {
+    expect(stepsOf({ network: has.network })).toEqual([{ kind: 'surroundings' }]);
+  });
+
+  test('a change of the placement restarts every pod, the same placement none', () => {
+    expect(stepsOf({ placement: { nodeSelector: { disk: 'hdd' } } })).toEqual([{ kind: 'configure', restarts: 3 }]);
+    expect(stepsOf({ placement: {} })).toEqual([{ kind: 'configure', restarts: 3 }]);
+    expect(stepsOf({ placement: has.placement })).toEqual([]);
+  });
+});

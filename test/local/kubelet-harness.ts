@@ -29,11 +29,11 @@ export interface StubAnswer {
  */
 export class KubeletHarness {
   readonly dir = mkdtempSync(join(tmpdir(), 'fleet-kubelet-'));
-  readonly pool = `kubelet-test-${process.pid}`;
-  readonly namespace = `kubelet-test-${process.pid}`;
+  readonly pool: string;
+  readonly namespace: string;
   readonly release = 'demo-qdrant';
   /** Lets a pod come to its nodes. */
-  readonly toleration = { key: this.pool, operator: 'Exists' };
+  readonly toleration: { readonly key: string; readonly operator: 'Exists' };
   readonly api: Api;
   readonly apps: AppsV1Api;
   readonly #kubeconfig: string;
@@ -41,7 +41,10 @@ export class KubeletHarness {
   readonly #podRange = reservePodRange();
   #process: ChildProcess | undefined;
 
-  constructor(env: Record<string, string | undefined>) {
+  constructor(env: Record<string, string | undefined>, name = 'kubelet-test') {
+    this.pool = `${name}-${process.pid}`;
+    this.namespace = this.pool;
+    this.toleration = { key: this.pool, operator: 'Exists' };
     this.#kubeconfig = env['KUBECONFIG'] ?? '';
     this.#helm = env['FLEET_HELM_BIN'] ?? 'helm';
     const config = new KubeConfig();
@@ -50,8 +53,8 @@ export class KubeletHarness {
     this.apps = config.makeApiClient(AppsV1Api);
   }
 
-  /** Starts the kubelet and returns when it says `ready`. */
-  async start(): Promise<void> {
+  /** Starts the kubelet and returns when it says `ready`. @param change to its environment; empty takes away */
+  async start(change: Record<string, string> = {}): Promise<void> {
     const log = openSync(join(this.dir, 'kubelet.log'), 'a');
     const child = spawn(process.execPath, [join(REPOSITORY, 'src/local/kubelet/main.ts')], {
       stdio: ['ignore', 'pipe', log],
@@ -65,6 +68,7 @@ export class KubeletHarness {
         FLEET_KUBELET_TAINT: this.pool,
         FLEET_KUBELET_POD_CIDR: this.#podRange.cidr,
         FLEET_KUBELET_COMMAND: JSON.stringify([process.execPath, join(import.meta.dirname, 'qdrant-stub.ts')]),
+        ...change,
       },
     });
     closeSync(log);

@@ -51,6 +51,7 @@ export class Fleet {
   readonly catalog: Catalog;
   readonly #connection: Connection;
   readonly #workers: ChildProcess[] = [];
+  #port: string | undefined;
   /** All output of all workers. */
   log = '';
 
@@ -85,7 +86,7 @@ export class Fleet {
         // With the rights of deploy/rbac; what the tests do themselves, they do as the administrator.
         KUBECONFIG: this.env['FLEET_LOCAL_WORKER_KUBECONFIG'] ?? '',
         FLEET_WORKER_HEALTH_PORT: port,
-        FLEET_RELAY_PORT: String(await freePort()),
+        FLEET_RELAY_PORT: await this.#relayPort(),
         // All fleets of a run share one catalogue: a look at the clusters of others would be in their way.
         FLEET_OBSERVE_SECONDS: '0',
         FLEET_WORKFLOW_BUNDLE: bundle,
@@ -110,6 +111,15 @@ export class Fleet {
       throw error;
     });
     return worker;
+  }
+
+  /** The network policies name one port for all workers. Two at a time on one machine cannot share it. */
+  async #relayPort(): Promise<string> {
+    const others = this.#workers.some(({ exitCode, signalCode }) => exitCode === null && signalCode === null);
+    const port = String(await freePort());
+    if (others) return port;
+    this.#port ??= port;
+    return this.#port;
   }
 
   async start(type: string, input: unknown, workflowId = `${type}-${randomBytes(4).toString('hex')}`) {

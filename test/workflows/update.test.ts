@@ -49,6 +49,16 @@ describe('UpdateCluster', () => {
     expect(run.of('takeLease')[0]?.input.mode).toBe('exclusive');
   });
 
+  test('applies the network, then writes it down, and touches no pod', async () => {
+    const network = { allowCidrs: ['10.20.0.0/16'] };
+    const run = await workflows.run('UpdateCluster', { ...REF, network }, planned({ kind: 'surroundings' }));
+    expect(run.ended).toMatchObject({ status: 'COMPLETED' });
+    expect(run.names.slice(1, 4)).toEqual(['setClusterPhase', 'applySurroundings', 'recordSpec']);
+    expect(run.of('applySurroundings')[0]?.input.spec.network).toEqual(network);
+    expect(run.of('recordSpec')[0]?.input.spec.network).toEqual(network);
+    expect(run.names).not.toContain('installRelease');
+  });
+
   test('removes nodes in the order that loses nothing', async () => {
     const run = await workflows.run(
       'UpdateCluster',

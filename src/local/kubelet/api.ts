@@ -4,6 +4,7 @@ import {
   AuthorizationV1Api,
   CoordinationV1Api,
   CoreV1Api,
+  CustomObjectsApi,
   KubeConfig,
   PatchStrategy,
   setHeaderOptions,
@@ -18,6 +19,7 @@ export interface Api {
   coordination: CoordinationV1Api;
   authentication: AuthenticationV1Api;
   authorization: AuthorizationV1Api;
+  custom: CustomObjectsApi;
 }
 
 /** Connects by KUBECONFIG, as every Kubernetes tool does, unless told otherwise. */
@@ -29,6 +31,7 @@ export function connect(config = defaultConfig()): Api {
     coordination: config.makeApiClient(CoordinationV1Api),
     authentication: config.makeApiClient(AuthenticationV1Api),
     authorization: config.makeApiClient(AuthorizationV1Api),
+    custom: config.makeApiClient(CustomObjectsApi),
   };
 }
 

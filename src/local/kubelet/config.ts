@@ -20,6 +20,8 @@ export interface KubeletConfig {
   adopt?: readonly string[];
   /** Pod addresses, an IPv4 range inside 127.0.0.0/8. Parallel stacks need ranges of their own. */
   podCidr: string;
+  /** Hold the pods to the NetworkPolicies; needs root and nft. */
+  enforcePolicies?: boolean;
   /** Test hook: run this instead of Qdrant; `--uri` and `--bootstrap` are appended. */
   command?: string[];
 }
@@ -27,7 +29,8 @@ export interface KubeletConfig {
 /**
  * FLEET_KUBELET_DIR (required), FLEET_KUBELET_NODES (how many, 3), FLEET_KUBELET_NODE_PREFIX (`local`),
  * FLEET_KUBELET_ADOPT (pools of nodes that others make, by commas; none), FLEET_KUBELET_POD_CIDR (127.64.0.0/16),
- * FLEET_KUBELET_TAINT (none), FLEET_KUBELET_COMMAND (JSON array, tests only).
+ * FLEET_KUBELET_TAINT (none), FLEET_KUBELET_ENFORCE_POLICIES (`true` or not), FLEET_KUBELET_COMMAND (JSON array, tests
+ * only).
  * @throws Error naming the variable that can't be used.
  */
 export function readConfig(env: NodeJS.ProcessEnv): KubeletConfig {
@@ -48,6 +51,7 @@ export function readConfig(env: NodeJS.ProcessEnv): KubeletConfig {
     ...(adopt ? { adopt: adopt.split(',') } : {}),
     ...(taint ? { taint } : {}),
     podCidr: env['FLEET_KUBELET_POD_CIDR'] ?? '127.64.0.0/16',
+    ...(env['FLEET_KUBELET_ENFORCE_POLICIES'] === 'true' ? { enforcePolicies: true } : {}),
     ...(command ? { command: parseCommand(command) } : {}),
   };
 }

@@ -6,6 +6,7 @@ import { type Api, log } from './api.ts';
 import { type KubeletConfig, layout } from './config.ts';
 import { heartbeat, POOL_LABEL, POWER, registerNode } from './nodes.ts';
 import { PodWorker, type WorkerDeps } from './pod-worker.ts';
+import { PolicyEnforcer, removeLeftoverRules } from './policies.ts';
 import { killLeftovers } from './processes.ts';
 import { Reflector } from './reflector.ts';
 import { serveStats } from './stats.ts';
@@ -31,9 +32,11 @@ export async function startKubelet(api: Api, config: KubeletConfig): Promise<Kub
     throw new Error(`Another kubelet (process ${folder.holder.pid}) already runs on ${config.dir}`);
   }
   await killLeftovers(layout.processes(config.dir), log);
+  await removeLeftoverRules(config);
+  const policies = config.enforcePolicies === true ? await PolicyEnforcer.start(api, config, log) : undefined;
 
   const addresses = new AddressBook(layout.addresses(config.dir), config.podCidr);
-  const pods = new PodManager({ api, config, addresses, log });
+  const pods = new PodManager({ api, config, addresses, log, policies });
   const volumes = new VolumeProvisioner(api, config, log);
   const queue = new Workqueue(log);
 
@@ -112,6 +115,7 @@ export async function startKubelet(api: Api, config: KubeletConfig): Promise<Kub
       stopping.abort();
       await Promise.all([...reflectors.map((reflector) => reflector.stop()), beating, queue.close(), pods.stop()]);
       await stats.stop();
+      await policies?.stop();
       folder.release();
     },
   };

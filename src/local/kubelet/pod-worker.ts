@@ -9,6 +9,7 @@ import { recordWarning } from './events.ts';
 import { ImageNotPulled, planPod, qdrantContainer, VolumeNotReady } from './pod-plan.ts';
 import { type ContainerView, podStatus } from './pod-status.ts';
 import { type Command, type Exit, LocalProcess } from './processes.ts';
+import type { PolicyEnforcer } from './policies.ts';
 import { followReadiness } from './readiness.ts';
 import { followSecrets } from './secret-volumes.ts';
 import { Workqueue } from './workqueue.ts';
@@ -18,6 +19,8 @@ export interface WorkerDeps {
   config: KubeletConfig;
   addresses: AddressBook;
   log: Log;
+  /** Where policies are enforced. */
+  policies?: PolicyEnforcer | undefined;
 }
 
 /** Why a pod ends here: its object asks for it, its object is gone, or the kubelet itself goes. */
@@ -91,6 +94,7 @@ export class PodWorker {
     } catch (error) {
       this.#deps.log(`${this.#name}: ${describe(error)}`);
     }
+    this.#deps.policies?.release(...this.#key);
     // The last status matters less than an end: the API server may be gone already.
     if (this.#reason === 'shutdown') await Promise.race([this.#status.idle(this.#name), pause(LAST_STATUS_MS)]);
     else await this.#remove();
@@ -153,7 +157,9 @@ export class PodWorker {
     let process: LocalProcess;
     try {
       const record = layout.process(config.dir, ...this.#key);
-      process = await LocalProcess.start(command, layout.log(config.dir, ...this.#key), record);
+      const gid = await this.#deps.policies?.admit(this.#pod, this.#ip ?? '');
+      const bound = gid === undefined ? command : { ...command, gid };
+      process = await LocalProcess.start(bound, layout.log(config.dir, ...this.#key), record);
     } catch (error) {
       // 128 is what container runtimes say when the command can't be executed.
       await this.#warn('FailedToStart', `${command.file}: ${describe(error)}`);

@@ -11,6 +11,8 @@ export interface Command {
   args: string[];
   cwd: string;
   env: Record<string, string>;
+  /** Group to run as; that of this process when left out. */
+  gid?: number;
 }
 
 export interface Exit {
@@ -60,6 +62,7 @@ export class LocalProcess {
       const child = spawn(command.file, command.args, {
         cwd: command.cwd,
         env: command.env,
+        ...(command.gid !== undefined && { gid: command.gid }),
         detached: true,
         stdio: ['ignore', output, output],
       });
