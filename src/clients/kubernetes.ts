@@ -9,7 +9,6 @@ import {
   AuthorizationV1Api,
   CoreV1Api,
   KubeConfig,
-  KubernetesObjectApi,
   PatchStrategy,
   RbacAuthorizationV1Api,
   setHeaderOptions,
@@ -23,6 +22,7 @@ import type { ContainerState } from '../domain/pod-trouble.ts';
 import type { NodeState, PlacedVolume } from '../domain/pod-absence.ts';
 import type { FixedShape } from '../domain/stateful-set.ts';
 import type { AppliedObject } from '../domain/kubernetes-objects.ts';
+import { ServerSideApply } from './server-side-apply.ts';
 
 export interface PodInfo {
   readonly name: string;
@@ -93,7 +93,7 @@ export class Kubernetes {
   readonly #core: CoreV1Api;
   readonly #apps: AppsV1Api;
   readonly #version: VersionApi;
-  readonly #objects: KubernetesObjectApi;
+  readonly #objects: ServerSideApply;
   readonly #storage: StorageV1Api;
   readonly #groups: ApisApi;
   readonly #authentication: AuthenticationV1Api;
@@ -110,7 +110,7 @@ export class Kubernetes {
     this.#core = config.makeApiClient(CoreV1Api);
     this.#apps = config.makeApiClient(AppsV1Api);
     this.#version = config.makeApiClient(VersionApi);
-    this.#objects = KubernetesObjectApi.makeApiClient(config);
+    this.#objects = config.makeApiClient(ServerSideApply);
     this.#storage = config.makeApiClient(StorageV1Api);
     this.#groups = config.makeApiClient(ApisApi);
     this.#authentication = config.makeApiClient(AuthenticationV1Api);
@@ -204,7 +204,7 @@ export class Kubernetes {
   async apply(object: AppliedObject): Promise<void> {
     const { kind, metadata } = object;
     await call(`apply ${kind} ${[metadata.namespace, metadata.name].filter(Boolean).join('/')}`, () =>
-      this.#objects.patch(object, undefined, undefined, FIELD_MANAGER, true, PatchStrategy.ServerSideApply),
+      this.#objects.apply(object, FIELD_MANAGER),
     );
   }
 

@@ -1,6 +1,7 @@
 /** Namespaces on a real API server: what is not ours, by a single label, survives everything. */
-import { KubeConfig, CoreV1Api } from '@kubernetes/client-node';
+import { CoreV1Api, CustomObjectsApi, KubeConfig } from '@kubernetes/client-node';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { resolveSpec } from '../../src/domain/cluster.ts';
 import { LABELS, MANAGED_BY, namespaceOf } from '../../src/domain/naming.ts';
 import { until } from '../support/fleet.ts';
 import { Parts } from './support.ts';
@@ -46,6 +47,29 @@ test('without a location of the workers nothing is reserved: a policy would be o
   await expect(reserve).rejects.toThrow(/FLEET_WORKER_NAMESPACE.*FLEET_WORKER_CIDRS/);
   expect(await lost.catalog.cluster(ref('lost'))).toBeUndefined();
   await lost.close();
+});
+
+test('the network policy arrives as it was meant, with every source and every destination', async () => {
+  await ensure('policed');
+  const spec = resolveSpec({ network: { allowCidrs: ['10.20.0.0/16'] } }, {});
+  await parts.as('mine', (activities) => activities.applySurroundings({ ...ref('policed'), spec }));
+  const config = new KubeConfig();
+  config.loadFromFile(inject('localEnv')['KUBECONFIG'] ?? '');
+  // As JSON: the client's own model of a policy has another name for `from`.
+  const [namespace, name] = [namespaceOf(ref('policed')), 'qdrant'];
+  const policy = (await config.makeApiClient(CustomObjectsApi).getNamespacedCustomObject({
+    group: 'networking.k8s.io',
+    version: 'v1',
+    plural: 'networkpolicies',
+    namespace,
+    name,
+  })) as {
+    spec: { ingress: { from?: object[] }[]; egress: { to?: object[] }[] };
+  };
+  for (const { from } of policy.spec.ingress) expect(from?.length).toBeGreaterThan(0);
+  for (const { to } of policy.spec.egress) expect(to?.length).toBeGreaterThan(0);
+  expect(policy.spec.ingress[0]?.from).toContainEqual({ ipBlock: { cidr: '127.0.0.1/32' } });
+  expect(policy.spec.ingress[0]?.from).toContainEqual({ ipBlock: { cidr: '10.20.0.0/16' } });
 });
 
 describe('ensureNamespace', () => {

@@ -121,7 +121,7 @@ describe('elsewhere', () => {
       ),
     );
     await expect(core.createNamespace({ body: { metadata: { name: 'shop', labels } } })).rejects.toThrow(refused);
-    await expect(core.deleteNamespace({ name: 'kube-system' })).rejects.toThrow(refused);
+    await expect(core.deleteNamespace({ name: 'kube-node-lease' })).rejects.toThrow(refused);
     await expect(core.deleteNamespace({ name: 'fleet-system' })).rejects.toThrow(refused);
     const body = {
       metadata: { name: ROLE },

@@ -1,8 +1,10 @@
 /** The rights that deploy/rbac gives the worker, applied as an operator would, and the identity that has them. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { KubeConfig, KubernetesObjectApi, PatchStrategy, type KubernetesObject } from '@kubernetes/client-node';
+import { KubeConfig } from '@kubernetes/client-node';
 import { parse, parseAllDocuments } from 'yaml';
+import { ServerSideApply } from '../../clients/server-side-apply.ts';
+import type { AppliedObject } from '../../domain/kubernetes-objects.ts';
 import { REPOSITORY } from '../paths.ts';
 
 const RBAC = join(REPOSITORY, 'deploy/rbac');
@@ -24,12 +26,11 @@ export const RIGHTS_ENVIRONMENT = {
 export async function applyRights(kubeconfig: string): Promise<void> {
   const config = new KubeConfig();
   config.loadFromFile(kubeconfig);
-  const objects = KubernetesObjectApi.makeApiClient(config);
+  const objects = config.makeApiClient(ServerSideApply);
   const { resources } = parse(await readFile(join(RBAC, 'kustomization.yaml'), 'utf8')) as { resources: string[] };
   for (const file of resources) {
     for (const document of parseAllDocuments(await readFile(join(RBAC, file), 'utf8'))) {
-      const object = document.toJS() as KubernetesObject;
-      await objects.patch(object, undefined, undefined, 'qdrant-fleet-local', true, PatchStrategy.ServerSideApply);
+      await objects.apply(document.toJS() as AppliedObject, 'qdrant-fleet-local');
     }
   }
 }
