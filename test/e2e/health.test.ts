@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Condition } from '../../src/domain/conditions.ts';
 import { namespaceOf, type ClusterRef } from '../../src/domain/naming.ts';
 import { keepObserving, observationScheduleId } from '../../src/observation-schedule.ts';
-import { exited, Fleet, smallPoints, until } from '../support/fleet.ts';
+import { exited, Fleet, smallPoints, until, type WorkerOptions } from '../support/fleet.ts';
 import { notWhole } from '../support/whole-cluster.ts';
 
 /** Seconds between two looks; the worker's default is 30. */
@@ -21,15 +21,21 @@ let fleet: Fleet;
 let first: ChildProcess;
 beforeAll(async () => {
   fleet = await Fleet.open();
-  first = await fleet.worker({ failpoint: 'replacePeers:after' });
-  const { client, taskQueue, tenant } = fleet;
-  // Of this tenant only: all fleets of a test run share one catalogue.
-  await keepObserving(client, { taskQueue, seconds: EVERY, tenant });
+  first = await watched({ failpoint: 'replacePeers:after' });
 }, 240_000);
 afterAll(async () => {
   await keepObserving(fleet.client, { taskQueue: fleet.taskQueue, seconds: 0 });
   await fleet.close();
 });
+
+/** A worker, and looks of the test's own instead of those that a worker would have made or removed at its start. */
+async function watched(options: WorkerOptions = {}): Promise<ChildProcess> {
+  const worker = await fleet.worker(options);
+  const { client, taskQueue, tenant } = fleet;
+  // Of this tenant only: all fleets of a test run share one catalogue.
+  await keepObserving(client, { taskQueue, seconds: EVERY, tenant });
+  return worker;
+}
 
 async function made(cluster: string, nodes: number): Promise<ClusterRef> {
   const ref = { tenant: fleet.tenant, cluster };
@@ -110,7 +116,7 @@ test('the last of three nodes loses its disk: seen, named, and repaired, also by
   expect(dry['steps']).toEqual(['Replace 1 lost peers', 'Make 2 missing replicas']);
   const repair = await fleet.start('UpdateCluster', { ...ref, repair: true });
   expect(await exited(first)).toBe('SIGKILL');
-  await fleet.worker();
+  await watched();
   expect(await repair.result()).toMatchObject({ steps: dry['steps'] });
   expect(await whole(ref, 3)).toEqual([]);
   await condition(ref, 'Degraded', 'False');
