@@ -207,7 +207,7 @@ test('a worker makes its schedule once, brings it up to date, and removes it whe
       await exited(worker);
     }
     await own.worker();
-    await expect(handle.describe()).rejects.toThrow('not found');
+    await expect(handle.describe()).rejects.toMatchObject({ name: 'ScheduleNotFoundError' });
   } finally {
     await own.close();
   }
