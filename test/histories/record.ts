@@ -85,6 +85,7 @@ async function record({ env }: Infrastructure): Promise<void> {
     await run('RetentionSweep', 'done', { ...DOCS, policy: { keepLast: 1, undoHours: 0 } });
     await run('RetentionSweep', 'dry-run', { ...DOCS, policy: { keepLast: 1 }, dryRun: true });
     await failed('BackupCluster', 'no-such-collection', { ...DOCS, collections: ['nothing'] });
+    await run('ObserveClusters', 'done', {});
     await run('DeleteCluster', 'done', DOCS);
 
     await losePeer();
@@ -223,7 +224,7 @@ async function message(handle: WorkflowHandle, wanted: RegExp): Promise<void> {
 
 async function withWorker(env: Record<string, string>, work: () => Promise<void>): Promise<void> {
   const worker = spawn(process.execPath, [join(ROOT, 'src/worker.ts')], {
-    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
+    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env, FLEET_OBSERVE_SECONDS: '0' },
     stdio: ['ignore', 'inherit', 'inherit'],
   });
   const gone = new Promise((done) => worker.once('exit', done));
