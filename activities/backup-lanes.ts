@@ -4,7 +4,7 @@ import { parseCopied, parseLane } from '../src/domain/backup-parse.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { isKeyBelow } from '../src/domain/json-guard.ts';
 import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
-import type { BackupStore } from '../src/clients/s3.ts';
+import { LARGE_JSON, type BackupStore } from '../src/clients/s3.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import type { CopiedShard } from './backup-store.ts';
 import { signal } from './context.ts';
@@ -78,7 +78,7 @@ export async function writeList(
 
 /** @throws FleetError `IntegrityMismatch` when it is gone or another one, `BackupNotTrusted` when it is not signed */
 async function readList(store: BackupStore, location: BackupLocation, key: string): Promise<unknown> {
-  const found = await store.getJson(key);
+  const found = await store.getJson(key, LARGE_JSON);
   if (found === undefined) throw new FleetError('IntegrityMismatch', `${key}, a list of ${location.backup}, is gone.`);
   // Earlier versions wrote the bare list; with a key it is not believed.
   const list = Array.isArray(found.body) ? { key, items: found.body } : (found.body as { key?: unknown } | null);

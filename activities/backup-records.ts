@@ -14,9 +14,6 @@ import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
 import { doubtOf, isTrusted, requireTrusted, type Seal } from '../src/clients/backup-mac.ts';
 import type { BackupStore } from '../src/clients/s3.ts';
 
-/** Bytes of a record. */
-const SMALL_JSON = 1024 * 1024;
-
 /** What a change of the record may set besides its state. */
 type RecordChange = Pick<CommitRecord, 'was' | 'purgeAfter'>;
 
@@ -31,7 +28,7 @@ export interface RecordAt {
 
 /** @throws FleetError `IntegrityMismatch` when it is not a record of this backup */
 export async function readRecord(store: BackupStore, location: BackupLocation): Promise<RecordAt | undefined> {
-  const found = await store.getJson(backupKeys(location).commit, SMALL_JSON);
+  const found = await store.getJson(backupKeys(location).commit);
   if (found === undefined) return undefined;
   const record = parseRecord(found.body, location);
   const seal = store.mac.check('record', location, record);

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import type { Alias, CollectionInfo, QdrantClient } from '../src/clients/qdrant.ts';
 import { requireTrusted } from '../src/clients/backup-mac.ts';
 import { requireConditionalWrites } from '../src/clients/conditional-writes.ts';
+import { LARGE_JSON } from '../src/clients/s3.ts';
 import {
   INCREMENTAL_FORMAT,
   MANIFEST_FORMAT,
@@ -179,9 +180,9 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       const store = stores.of(location);
       const shards = [...input.shards, ...(await readCopied(store, location, lists))];
       const keys = backupKeys(location);
-      const stored = await store.getJson(keys.plan(attempt));
+      const stored = await store.getJson(keys.plan(attempt), LARGE_JSON);
       if (stored === undefined) throw new FleetError('IntegrityMismatch', `The plan of ${location.backup} is gone.`);
-      requireTrusted(store.mac.check('plan', location, stored.body as object), location, 'The plan');
+      requireTrusted(store.mac.check('plan', location, stored.body), location, 'The plan');
       const plan = parsePlan(stored.body, keys.plan(attempt)) as unknown as StoredPlan;
       await recheck(deps, location, plan);
 
@@ -227,7 +228,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       parseManifest(JSON.parse(text), location, references);
       if ((await store.putIf(keys.manifest, text, { absent: true })) === 'refused') {
         // Written once: an earlier try of this very run is as good, another run's is not ours to commit.
-        const there = await store.getJson(keys.manifest);
+        const there = await store.getJson(keys.manifest, LARGE_JSON);
         if (there === undefined) throw new FleetError('StoreUnavailable', `${keys.manifest} flickers.`);
         const standing = parseManifest(there.body, location, references);
         requireTrusted(store.mac.check('manifest', location, standing), location, 'The manifest');

@@ -86,8 +86,10 @@ export type WriteCondition = { readonly absent: true } | { readonly etag: string
 /** What became of a conditional write. */
 export type WriteOutcome = 'written' | 'refused';
 
-/** Bytes of the largest JSON object, the manifest or a list of shards: 100,000 shards and more. */
-const LARGE_JSON = 256 * 1024 * 1024;
+/** Bytes of a record, an intent, a lease: a JSON object that does not grow with the cluster. */
+const SMALL_JSON = 1024 * 1024;
+/** Bytes of a manifest, a plan, a list of shards: 100,000 shards and more. */
+export const LARGE_JSON = 256 * 1024 * 1024;
 
 /** Times that a conditional write is sent while others of the same key are under way; about 6 s altogether. */
 const CONFLICT_ATTEMPTS = 8;
@@ -143,7 +145,7 @@ export class BackupStore {
    * @param limit bytes that it may have
    * @throws FleetError `IntegrityMismatch` when it is larger or no JSON
    */
-  async getJson(key: string, limit = LARGE_JSON): Promise<StoredJson | undefined> {
+  async getJson(key: string, limit = SMALL_JSON): Promise<StoredJson | undefined> {
     try {
       return await this.#ask(`read ${key}`, () => this.#withSums((sums) => this.#readJson(key, limit, sums)));
     } catch (error) {

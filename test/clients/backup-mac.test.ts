@@ -59,6 +59,12 @@ test.for([
   expect(isTrusted(seal)).toBe(false);
 });
 
+test('what is no object, or deeper than anything the fleet writes, is not valid', () => {
+  for (const any of [null, 'text', 7, []]) expect(isTrusted(mac.check('record', at, any))).toBe(false);
+  const deep: unknown = JSON.parse(`${'['.repeat(20_000)}${']'.repeat(20_000)}`);
+  expect(mac.check('record', at, { deep, mac: { keyId: '2026a', hmac: 'AAAA' } })).toBe('wrong');
+});
+
 test('without a key nothing is signed, and nothing is told apart', () => {
   const none = new BackupMac();
   expect(none.isOn).toBe(false);
@@ -67,7 +73,7 @@ test('without a key nothing is signed, and nothing is told apart', () => {
 });
 
 test('the configuration takes keys and repeats none of them', () => {
-  const env = { DATABASE_URL: 'postgres://x/y', FLEET_BACKUP_BUCKET: 'backups' };
+  const env = { DATABASE_URL: 'postgres://u:p@127.0.0.1/d', FLEET_BACKUP_BUCKET: 'backups' };
   const base64 = randomBytes(32).toString('base64');
   const load = (text: string) => loadConfig({ ...env, FLEET_BACKUP_MAC_KEY: text }).FLEET_BACKUP_MAC_KEY;
   expect(load(`a:${base64}, b:${base64}`).map(({ id }) => id)).toEqual(['a', 'b']);
