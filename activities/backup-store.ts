@@ -15,6 +15,7 @@ import {
 } from '../src/domain/backup.ts';
 import type { ClusterSpec } from '../src/domain/cluster.ts';
 import { parseManifest, parsePlan } from '../src/domain/backup-parse.ts';
+import { collectionChanges } from '../src/domain/collection-change.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { checkSnapshotDisk } from '../src/domain/disk.ts';
 import { backupIdOf, backupKeys, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
@@ -64,6 +65,8 @@ interface StoredPlan {
   readonly names: readonly string[];
   readonly placements: readonly CollectionPlacement[];
   readonly aliases: readonly Alias[];
+  /** Qdrant's own id of each collection, in the order of `names`; null where it does not tell. Absent in older plans. */
+  readonly ids?: readonly (string | null)[];
 }
 
 interface CommitInput {
@@ -113,6 +116,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       }
       const placements = await readPlacements(client, peers, names);
       const collections = await mapInLanes(names, LANES, (name) => client.collection(name));
+      const ids = await client.collectionIds();
       const configs = new Map(names.map((name, index) => [name, collections[index]?.config.params ?? {}]));
       const others = (await client.collections()).filter((name) => !configs.has(name));
       const all = [...placements, ...(await readPlacements(client, peers, others))];
@@ -139,6 +143,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
         })),
         collections,
         aliases: await client.aliases(),
+        ids: names.map((name) => ids.get(name) ?? null),
       };
       const keys = backupKeys(location);
       const intent = { formatVersion: MANIFEST_FORMAT, backup: location.backup, startedAt, workflowId, runId };
@@ -168,10 +173,10 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
     },
 
     /**
-     * Check that the topology is still the planned one, write the manifest, and then the record that makes the backup
-     * exist.
+     * Check that every collection is still the one that was planned, write the manifest, and then the record that makes
+     * the backup exist.
      *
-     * @throws FleetError `TopologyUnstable` when shards moved during the run, `CommitConflict` when another run or a
+     * @throws FleetError `TopologyUnstable` when a collection changed or went during the run, `CommitConflict` when another run or a
      *   collector has decided otherwise
      * @returns `untidied`: why uploads and copies that the backup does not need are still there
      */
@@ -343,28 +348,43 @@ async function readPlacements(
   });
 }
 
-/** A shard that was moved or split while it was copied may be copied in part. */
+/**
+ * A shard that was moved or split while it was copied may be copied in part, and a collection that was made anew is
+ * another one. One that was deleted fails the backup too: nobody can tell whether its shards were cut before or while it
+ * went, and a backup that lists it would bring back what its owner has dropped.
+ *
+ * @throws FleetError `TopologyUnstable` naming each collection and what differs
+ */
 async function recheck(deps: ActivityDeps, ref: ClusterRef, plan: StoredPlan): Promise<void> {
   const peers = await reachablePeers(deps, ref, signal());
   const [{ client }] = peers;
   const now = new Set(await client.collections());
+  const problems = plan.names.filter((name) => !now.has(name)).map((name) => `collection "${name}" was deleted`);
   const names = plan.names.filter((name) => now.has(name));
   const placements = await readPlacements(client, peers, names);
+  const infos = await mapInLanes(names, LANES, (name) => client.collection(name));
+  const ids = await client.collectionIds();
   const planned = new Map(plan.placements.map((placement) => [placement.collection, placement]));
-  for (const placement of placements) {
-    const before = planned.get(placement.collection);
-    const same = shardIds(before) === shardIds(placement) && placement.transfers === 0 && placement.resharding === 0;
-    if (!same) {
-      throw new FleetError(
-        'TopologyUnstable',
-        `The shards of collection "${placement.collection}" changed during the backup. Run it again when the cluster has settled.`,
-      );
-    }
-  }
-}
-
-function shardIds(placement: CollectionPlacement | undefined): string {
-  return placement?.shards.map(({ shard }) => shard).join(',') ?? '';
+  names.forEach((name, index) => {
+    const at = plan.names.indexOf(name);
+    const [before, after] = [plan.collections[at], infos[index]];
+    const [placed, placement] = [planned.get(name), placements[index]];
+    if (before === undefined || after === undefined || placed === undefined || placement === undefined) return;
+    const changes = collectionChanges(
+      { ...before, placement: placed, id: plan.ids?.[at] ?? undefined },
+      { ...after, placement, id: ids.get(name) },
+    );
+    if (changes.length > 0) problems.push(`collection "${name}" changed: ${changes.join(', ')}`);
+    if (placement.transfers > 0)
+      problems.push(`collection "${name}" has ${placement.transfers} shard transfers running`);
+    if (placement.resharding > 0) problems.push(`collection "${name}" is being resharded`);
+  });
+  if (problems.length === 0) return;
+  const told = [...problems.slice(0, 10), ...(problems.length > 10 ? [`and ${problems.length - 10} more`] : [])];
+  throw new FleetError(
+    'TopologyUnstable',
+    `During the backup ${told.join('; ')}. Run it again when the cluster has settled.`,
+  );
 }
 
 /** Every planned shard is in the manifest exactly once. A gap here would be a silently partial backup. */

@@ -74,6 +74,8 @@ type Json = Record<string, unknown>;
 interface Telemetry {
   readonly collections: {
     readonly collections?: readonly {
+      readonly id?: string;
+      readonly config?: { readonly uuid?: string | null };
       readonly shards?: readonly {
         readonly local?: {
           readonly segments?: readonly {
@@ -265,10 +267,28 @@ export class QdrantClient {
 
   /** Bytes of vectors and payload that the peer holds, by its telemetry; `undefined` when it does not tell. */
   async dataBytes(): Promise<number | undefined> {
-    const { collections } = await this.#result<Telemetry>('GET', '/telemetry?details_level=4');
+    const { collections } = await this.#telemetry();
+    if (collections.collections?.some(({ shards }) => shards === undefined) === true) return undefined;
     const segments = collections.collections?.flatMap(({ shards }) => shards ?? []);
     const sizes = segments?.flatMap(({ local }) => local?.segments ?? []).map(({ info }) => info);
     return sizes?.reduce((sum, info) => sum + info.vectors_size_bytes + info.payloads_size_bytes, 0);
+  }
+
+  /**
+   * What tells a collection from one of the same name that was made after it was dropped: Qdrant gives each an id of its
+   * own, which only its telemetry tells, and older versions do not.
+   */
+  async collectionIds(): Promise<ReadonlyMap<string, string>> {
+    const { collections } = await this.#telemetry();
+    return new Map(
+      collections.collections?.flatMap(({ id, config }) =>
+        typeof id === 'string' && typeof config?.uuid === 'string' ? [[id, config.uuid] as const] : [],
+      ),
+    );
+  }
+
+  #telemetry(): Promise<Telemetry> {
+    return this.#result<Telemetry>('GET', '/telemetry?details_level=4');
   }
 
   async #clusterOperation(

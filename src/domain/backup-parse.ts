@@ -170,6 +170,11 @@ export function parsePlan(json: unknown, where: string): Fields {
     guard.object(config, 'collections.config');
     guard.object(schema, 'collections.payload_schema');
   }
+  if (plan['ids'] !== undefined) {
+    const ids = guard.list(plan['ids'], 'ids', BACKUP_BOUNDS.collections);
+    if (ids.length !== names.length) guard.bad('ids', 'are not as many as the names');
+    for (const id of ids) if (id !== null) guard.text(id, 'ids', 64);
+  }
   for (const entry of guard.list(plan['peers'], 'peers', BACKUP_BOUNDS.peers)) {
     const { id, name } = guard.object(entry, 'peers');
     guard.segment(id, 'peers.id');
@@ -273,6 +278,11 @@ export function parseLane(json: unknown, where: string, peer: string): readonly 
     guard.same(task['peer'], `${path}.peer`, peer);
     shardKey(guard, task, path);
     if (task['bytes'] !== undefined && typeof task['bytes'] !== 'number') guard.bad(`${path}.bytes`, 'is no number');
+    if (task['tried'] !== undefined) {
+      for (const id of guard.list(task['tried'], `${path}.tried`, BACKUP_BOUNDS.peers)) {
+        guard.segment(id, `${path}.tried`);
+      }
+    }
   }
   return tasks as readonly ShardTask[];
 }

@@ -135,10 +135,16 @@ class Api:
 
     def telemetry(self, request: Request) -> Response:
         collections = self.node.state["collections"]
+        full: Json = {}
+        if int(request.query.get("details_level", "0")) >= 4:
+            # Without their shards, of which the engine does not tell the sizes.
+            full["collections"] = [
+                {"id": name, "config": {**collection["config"], "uuid": str(uuid.UUID(int=int(collection["uid"], 16)))}}
+                for name, collection in collections.items()]
         return result(request, {
             "id": self.instance,
             "app": {"name": "qdrant", "version": self.node.settings.version, "features": {"debug": False, "recovery_mode": False}},
-            "collections": {"number_of_collections": len(collections)},
+            "collections": {"number_of_collections": len(collections), **full},
             "cluster": {"enabled": self.node.settings.clustered},
         })
 
