@@ -17,6 +17,8 @@ export interface LaneRef {
   readonly location: BackupLocation;
   readonly attempt: string;
   readonly peer: string;
+  /** 1, the default: as planned. Later ones take what was not Active elsewhere. */
+  readonly round?: number;
 }
 
 /** Some shards to copy next. */
@@ -32,8 +34,8 @@ const CHUNK = 200;
 export function createBackupLaneActivities(deps: ActivityDeps) {
   return {
     /** The shards of the lane from a place on, none when it is at its end, and what their node has of them. */
-    async nextShards({ location, attempt, peer, from }: LaneRef & { from: number }): Promise<ShardChunk> {
-      const key = backupKeys(location).lane(attempt, peer);
+    async nextShards({ location, attempt, peer, round, from }: LaneRef & { from: number }): Promise<ShardChunk> {
+      const key = backupKeys(location).lane(attempt, peer, round);
       const lane = await readList(deps.stores.of(location), location, key);
       const tasks = parseLane(lane, key, peer).slice(from, from + CHUNK);
       if (tasks.length === 0) return { tasks, known: [] };
@@ -44,8 +46,8 @@ export function createBackupLaneActivities(deps: ActivityDeps) {
 
     /** Lay down what was copied of a lane, where it is too much to carry along. @returns the key of the list */
     async storeCopied(input: LaneRef & { from: number; shards: readonly CopiedShard[] }): Promise<{ key: string }> {
-      const { location, attempt, peer, from, shards } = input;
-      const key = backupKeys(location).copied(attempt, peer, from);
+      const { location, attempt, peer, round, from, shards } = input;
+      const key = backupKeys(location).copied(attempt, peer, from, round);
       await writeList(deps.stores.of(location), location, key, shards);
       return { key };
     },

@@ -19,7 +19,13 @@ import { collectionChanges } from '../src/domain/collection-change.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { checkSnapshotDisk } from '../src/domain/disk.ts';
 import { backupIdOf, backupKeys, type BackupLocation, type ClusterRef } from '../src/domain/naming.ts';
-import { byPeer, planShards, type CollectionPlacement } from '../src/domain/topology.ts';
+import {
+  byPeer,
+  planShards,
+  replaceSources,
+  type CollectionPlacement,
+  type ShardTask,
+} from '../src/domain/topology.ts';
 import { bucketForBackup } from './backup-buckets.ts';
 import { writeIntent } from './backup-intent.ts';
 import { claim, removeData, removeLoser, sha256 } from './backup-records.ts';
@@ -170,6 +176,41 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
         removed,
         ...diskNote(unmeasured, unknown),
       };
+    },
+
+    /**
+     * Choose another Active replica for shards whose own was not Active when it was to be cut.
+     *
+     * @param input `round`: of lanes, from 2 on
+     * @throws FleetError `ClusterNotReady` while one of them has no Active replica, or shards are on the move;
+     *   `TopologyUnstable` when a collection is gone
+     */
+    async replanShards(input: {
+      location: BackupLocation;
+      attempt: string;
+      round: number;
+      tasks: readonly ShardTask[];
+    }): Promise<{ lanes: { peer: string; shards: number }[] }> {
+      const { location, attempt, round } = input;
+      const peers = await reachablePeers(deps, location, signal());
+      const [{ client }] = peers;
+      const names = [...new Set(input.tasks.map(({ collection }) => collection))];
+      const now = new Set(await client.collections());
+      const gone = names.filter((name) => !now.has(name)).map((name) => `"${name}"`);
+      if (gone.length > 0) {
+        throw new FleetError(
+          'TopologyUnstable',
+          `During the backup collection ${gone.join(', ')} was deleted. Run it again.`,
+        );
+      }
+      const { tasks, waiting } = replaceSources(input.tasks, await readPlacements(client, peers, names));
+      if (waiting.length > 0) throw new FleetError('ClusterNotReady', `${waiting.slice(0, 10).join('; ')}.`);
+      const store = stores.of(location);
+      const lanes = [...byPeer(tasks)];
+      await mapInLanes(lanes, LANES, ([peer, ofPeer]) =>
+        writeList(store, location, backupKeys(location).lane(attempt, peer, round), ofPeer),
+      );
+      return { lanes: lanes.map(([peer, ofPeer]) => ({ peer, shards: ofPeer.length })) };
     },
 
     /**

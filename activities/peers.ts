@@ -143,8 +143,13 @@ export async function peerById(deps: PeerDeps, ref: ClusterRef, id: string, sign
   const { peers, unreachable } = await survey(deps, ref, signal);
   const peer = peers.find((candidate) => candidate.id === id);
   if (peer !== undefined) return peer;
+  throw unreachablePeer(ref, id, unreachable);
+}
+
+/** What is told of a peer that {@link survey} did not find. */
+export function unreachablePeer(ref: ClusterRef, id: string, unreachable: readonly Unreachable[]): FleetError {
   const why = unreachable.map(({ name, reason }) => `${name}: ${reason}`).join('; ');
-  throw new FleetError(
+  return new FleetError(
     'QdrantUnavailable',
     `Peer ${id} of ${ref.tenant}/${ref.cluster} does not answer${why === '' ? '' : ` (${why})`}.`,
   );

@@ -9,6 +9,7 @@ import { tellAbsent } from './absence.ts';
 import { attempt, signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
 import { peerById, reachablePeers, survey } from './peers.ts';
+import { SourceReplica } from './replica-state.ts';
 
 /** A shard snapshot on its node, ready to be read. */
 export interface NodeSnapshot {
@@ -77,20 +78,23 @@ export function createQdrantActivities(deps: ActivityDeps) {
     },
 
     /**
-     * Make one stored snapshot of one shard. Qdrant finishes a snapshot whose client went away, so a later attempt
+     * Make one stored snapshot of one shard, of a replica that is Active before and after the cut: before it and after it in
+     * its own eyes, and after it in another peer's. Qdrant finishes a snapshot whose client went away, so a later attempt
      * first waits for the node to be idle and adopts what an earlier one left. It may take as long as the node works.
      *
      * @param input `known`: snapshots that were there before the operation began
-     * @throws FleetError `QdrantUnavailable` when the node neither works on it nor answers
+     * @throws FleetError `QdrantUnavailable` when the node neither works on it nor answers; `ReplicaNotActive` when the
+     *   replica may lack writes: what was cut of it is of no use
      */
     async createShardSnapshot({
       task,
       known,
       ...ref
     }: ClusterRef & { task: ShardTask; known: readonly string[] }): Promise<NodeSnapshot> {
-      const { collection, shard, peer } = task;
-      const { client, name: pod } = await peerById(deps, ref, peer, signal());
-      const before = await localPoints(client, collection, shard);
+      const { collection, shard } = task;
+      const source = await SourceReplica.find(deps, ref, task);
+      const { client, name: pod } = source.peer;
+      const before = await source.requireActive('before the cut');
       if (attempt() > 1 && (await client.gauge('snapshot_creation_running', collection)) > 0) {
         throw new FleetError('ClusterNotReady', `${pod} is still making a snapshot of "${collection}".`);
       }
@@ -99,7 +103,8 @@ export function createQdrantActivities(deps: ActivityDeps) {
           ? (await client.shardSnapshots(collection, shard)).findLast(({ name }) => !known.includes(name))
           : undefined;
       const made = leftOver ?? (await makeSnapshot(client, pod, task, known));
-      const after = await localPoints(client, collection, shard);
+      const after = await source.requireActive('after the cut');
+      await source.requireActiveElsewhere('after the cut');
       if (made.checksum === undefined) {
         throw new FleetError(
           'QdrantRejected',
@@ -162,19 +167,4 @@ async function makeSnapshot(
     'QdrantUnavailable',
     `${pod} was asked for a snapshot of "${collection}" shard ${shard}; ${outcome.lost}, and there is no snapshot.`,
   );
-}
-
-async function localPoints(
-  client: {
-    collectionCluster(name: string): Promise<{ local: readonly { shard_id: number; points_count: number }[] }>;
-  },
-  collection: string,
-  shard: number,
-): Promise<number> {
-  const { local } = await client.collectionCluster(collection);
-  const found = local.find(({ shard_id }) => shard_id === shard);
-  if (found === undefined) {
-    throw new FleetError('TopologyUnstable', `Shard ${shard} of "${collection}" has left its peer. Start again.`);
-  }
-  return found.points_count;
 }

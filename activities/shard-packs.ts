@@ -46,16 +46,23 @@ export function createShardPackActivities(steps: Steps) {
      * Make, copy, count and remove the snapshots of small shards, one after the other. What is done goes into the
      * heartbeats: an attempt after a killed worker goes on where the last heartbeat was.
      *
+     * @returns what was copied; a shard whose replica was not Active is not among it
      * @throws FleetError as the single steps do
      */
     async copyShardPack(pack: ShardPack): Promise<CopiedShard[]> {
       const { heartbeatDetails } = Context.current().info;
-      const done = [...((heartbeatDetails as { copied?: CopiedShard[] } | undefined)?.copied ?? [])];
-      keepInHeartbeats({ copied: done });
+      const before = (heartbeatDetails ?? {}) as { copied?: CopiedShard[]; inactive?: ShardTask[] };
+      const done = [...(before.copied ?? [])];
+      const inactive = [...(before.inactive ?? [])];
+      keepInHeartbeats({ copied: done, inactive });
       const beat = heartbeats();
-      for (const task of pack.tasks.slice(done.length)) {
-        done.push(await copyShard(pack, task));
+      for (const task of pack.tasks.slice(done.length + inactive.length)) {
+        const copied = await copyShard(pack, task);
+        if (copied === undefined) inactive.push(task);
+        else done.push(copied);
         beat({});
+        // Told first, so that another attempt does not take up what was cut of it.
+        if (copied === undefined) await beating(() => discard(pack, task));
       }
       const [first] = pack.tasks;
       if (attempt() > 1 && first !== undefined) {
@@ -68,11 +75,13 @@ export function createShardPackActivities(steps: Steps) {
     },
   };
 
-  async function copyShard(pack: ShardPack, task: ShardTask): Promise<CopiedShard> {
+  /** @returns nothing where the replica was not Active */
+  async function copyShard(pack: ShardPack, task: ShardTask): Promise<CopiedShard | undefined> {
     for (let round = 1; ; round += 1) {
       try {
         return await copyOnce(pack, task);
       } catch (error) {
+        if (FleetError.is(error, 'ReplicaNotActive')) return undefined;
         if (!FleetError.is(error, 'SnapshotVanished') || round === MAX_SNAPSHOTS) throw error;
       }
     }
@@ -97,6 +106,18 @@ export function createShardPackActivities(steps: Steps) {
       ...(shardKey !== undefined && { shardKey }),
       sourcePeer: peer,
     };
+  }
+
+  /** Whatever was cut of a replica that was not Active. */
+  async function discard({ location, known }: ShardPack, task: ShardTask): Promise<void> {
+    const { tenant, cluster } = location;
+    const left = { tenant, cluster, peer: task.peer, tasks: [task], known };
+    try {
+      await steps.sweepShardSnapshots(left);
+    } catch (error) {
+      if (!FleetError.is(error)) throw error;
+      await steps.noteSnapshotsLeft(left);
+    }
   }
 
   /** The copy is what counts: a node that keeps its file is cleaned by the next backup or sweep. */

@@ -1,13 +1,14 @@
-import { CancellationScope, executeChild, patched, workflowInfo } from '@temporalio/workflow';
+import { ApplicationFailure, CancellationScope, executeChild, patched, workflowInfo } from '@temporalio/workflow';
 import type { BackupTotals } from '../src/domain/backup.ts';
 import { parseBackupInput } from '../src/domain/input.ts';
 import { inBucket, placeOf } from '../src/domain/naming.ts';
 import type { RetentionPolicy } from '../src/domain/retention.ts';
+import type { ShardTask } from '../src/domain/topology.ts';
 import { SCHEDULED_START_TIME } from '../src/temporal-search-attributes.ts';
 import { BackupPeer, type CopiedLane } from './backup-peer.ts';
 import { RetentionSweep } from './retention-sweep.ts';
-import { committing, control, persistent, preflight, queued, recorded } from './shared/activity-proxies.ts';
-import { isFailure, leftoversOf, reasonOf, toWorkflowFailure } from './shared/failures.ts';
+import { committing, control, persistent, polled, preflight, queued, recorded } from './shared/activity-proxies.ts';
+import { hasCode, isFailure, leftoversOf, reasonOf, toWorkflowFailure } from './shared/failures.ts';
 import { checked } from './shared/input.ts';
 import { runOperation, type Ended } from './shared/operation.ts';
 
@@ -18,6 +19,13 @@ const STEPS = {
   commit: 'Commit the backup',
   retention: 'Apply the retention policy',
 } as const;
+
+type BackupLanes = readonly { readonly peer: string; readonly shards: number }[];
+
+/** Rounds in which another Active replica is looked for, the planned one included. */
+const MAX_ROUNDS = 3;
+/** Seconds that a cluster may take to have an Active replica of every shard again. */
+const REPLAN_SECONDS = 900;
 
 /** Copied shards that the lanes may answer with altogether: with the longest names a quarter of a payload's 2 MB. */
 const MAX_CARRIED = 300;
@@ -70,31 +78,19 @@ export async function BackupCluster(
     });
 
     const copies = await operation.step(STEPS.copy, async () => {
-      let copied = 0;
-      const maxCarried = Math.floor(MAX_CARRIED / Math.max(1, lanes.length));
-      const running = lanes.map(async ({ peer, shards }): Promise<CopiedLane> => {
-        const result = await executeChild(BackupPeer, {
-          workflowId: `${workflowInfo().workflowId}/peer-${peer}`,
-          args: [
-            {
-              location,
-              attempt,
-              transferQueue,
-              peer,
-              shards,
-              smallBytes,
-              engineMaxBytes,
-              maxCarried,
-              ...(format !== 'full' && { format }),
-            },
-          ],
-          staticSummary: `${shards} shards from peer ${peer}`,
-        });
-        copied += result.shards;
-        operation.advance(STEPS.copy, copied, sumOf(lanes), 'shards');
-        return result;
-      });
-      return allOrFirstFailure(running);
+      const all: CopiedLane[] = [];
+      let [next, round] = [lanes, 1];
+      for (;;) {
+        const carried = all.reduce((sum, { copied }) => sum + copied.length, 0);
+        const done = await copyLanes(next, round, Math.max(0, MAX_CARRIED - carried));
+        all.push(...done);
+        const inactive = done.flatMap((lane) => lane.inactive ?? []);
+        if (inactive.length === 0) return all;
+        if (round === MAX_ROUNDS) throw notActive(inactive, `in ${MAX_ROUNDS} rounds`);
+        round += 1;
+        operation.say(STEPS.copy, `${inactive.length} shards are taken from other replicas, round ${round}`);
+        next = await replan(inactive, round);
+      }
     });
     const left = copies.reduce((sum, lane) => sum + (lane.left ?? 0), 0);
     if (left > 0) {
@@ -126,6 +122,45 @@ export async function BackupCluster(
 
     if (retention !== undefined) await applyRetention(retention);
     return { backup: location.backup, ...totals };
+
+    /** All lanes at once, so that each node makes one snapshot at a time. One that fails stops the others. */
+    async function copyLanes(of: BackupLanes, round: number, carry: number): Promise<CopiedLane[]> {
+      let copied = 0;
+      const maxCarried = Math.floor(carry / Math.max(1, of.length));
+      return allOrFirstFailure(of, async ({ peer, shards }): Promise<CopiedLane> => {
+        const result = await executeChild(BackupPeer, {
+          workflowId: `${workflowInfo().workflowId}/peer-${peer}${round === 1 ? '' : `-round-${round}`}`,
+          args: [
+            {
+              location,
+              attempt,
+              transferQueue,
+              peer,
+              shards,
+              smallBytes,
+              engineMaxBytes,
+              maxCarried,
+              ...(round > 1 && { round }),
+              ...(format !== 'full' && { format }),
+            },
+          ],
+          staticSummary: `${shards} shards from peer ${peer}`,
+        });
+        copied += result.shards;
+        operation.advance(STEPS.copy, copied, sumOf(of), 'shards');
+        return result;
+      });
+    }
+
+    async function replan(tasks: readonly ShardTask[], round: number): Promise<BackupLanes> {
+      try {
+        const options = polled(REPLAN_SECONDS, `Other sources for ${tasks.length} shards`);
+        return (await control.replanShards.executeWithOptions(options, [{ location, attempt, round, tasks }])).lanes;
+      } catch (error) {
+        if (!hasCode(error, 'ClusterNotReady')) throw error;
+        throw notActive(tasks, reasonOf(error).message);
+      }
+    }
 
     /**
      * A complete copy waits for its commit for hours. When that ends without an answer, the record decides, which only
@@ -202,14 +237,39 @@ function nominalTime(): Date {
   return info.typedSearchAttributes.get(SCHEDULED_START_TIME) ?? info.startTime;
 }
 
+function notActive(tasks: readonly ShardTask[], why: string): ApplicationFailure {
+  const shards = tasks.slice(0, 10).map(({ collection, shard }) => `"${collection}" shard ${shard}`);
+  const told = [...shards, ...(tasks.length > 10 ? [`${tasks.length - 10} more`] : [])].join(', ');
+  return ApplicationFailure.nonRetryable(
+    `No replica of ${told} was Active for as long as it was copied: ${why} Wait until the cluster is whole and try again.`,
+    'TopologyUnstable',
+  );
+}
+
 /**
- * Wait for every lane to end, also when one fails: a failed backup is cleaned up, and nothing may still be writing
- * then. What any of them left behind is told with the first failure.
+ * Run every lane. The first one that fails stops the others, and all of them are waited for: a failed backup is cleaned
+ * up, and nothing may still be writing then. What any of them left behind is told with the first failure.
  */
-async function allOrFirstFailure<T>(lanes: readonly Promise<T>[]): Promise<T[]> {
-  const outcomes = await Promise.allSettled(lanes);
-  const reasons = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
-  const leftovers = reasons.flatMap(leftoversOf);
-  if (reasons.length > 0) throw leftovers.length === 0 ? reasons[0] : toWorkflowFailure(reasons[0], leftovers);
-  return outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
+async function allOrFirstFailure<L, T>(lanes: readonly L[], run: (lane: L) => Promise<T>): Promise<T[]> {
+  const failures: unknown[] = [];
+  const scope = new CancellationScope();
+  const outcomes = await scope.run(() =>
+    Promise.allSettled(
+      lanes.map(async (lane) => {
+        try {
+          return await run(lane);
+        } catch (error) {
+          failures.push(error);
+          if (failures.length === 1 && isFailure(error) && patched('failed-lane-stops-others')) scope.cancel();
+          throw error;
+        }
+      }),
+    ),
+  );
+  const [first] = failures;
+  if (first === undefined) {
+    return outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
+  }
+  const leftovers = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? leftoversOf(outcome.reason) : []));
+  throw leftovers.length === 0 ? first : toWorkflowFailure(first, leftovers);
 }

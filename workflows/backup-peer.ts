@@ -1,4 +1,5 @@
 import {
+  ApplicationFailure,
   CancellationScope,
   continueAsNew,
   isCancellation,
@@ -21,6 +22,8 @@ export interface BackupPeerInput {
   readonly attempt: string;
   readonly transferQueue: string;
   readonly peer: string;
+  /** 1, the default: as planned. Later ones take what was not Active elsewhere. */
+  readonly round?: number;
   /** How many there are to copy; which, is in the plan. */
   readonly shards: number;
   /** Shards of up to so many bytes, by a guess, are copied many in one activity; default none. */
@@ -43,6 +46,8 @@ export interface CopiedLane {
   readonly lists: readonly string[];
   /** Shards whose snapshots could not be removed from the node yet. */
   readonly left?: number;
+  /** Shards whose replica here was not Active: they have to be taken from another peer. */
+  readonly inactive?: readonly ShardTask[];
 }
 
 type Stored = Pick<ShardEntry, 'key' | 'size' | 'sha256' | 'crc32' | 'incremental'>;
@@ -57,8 +62,14 @@ const MAX_SNAPSHOTS = 3;
 export async function BackupPeer(input: BackupPeerInput): Promise<CopiedLane> {
   try {
     const { location, attempt, peer, smallBytes = 0, maxCarried = Number.POSITIVE_INFINITY } = input;
-    const lane = { location, attempt, peer };
-    let { shards, copied, lists, left = 0 }: CopiedLane = input.done ?? { shards: 0, copied: [], lists: [] };
+    const lane = { location, attempt, peer, ...(input.round !== undefined && { round: input.round }) };
+    let {
+      shards,
+      copied,
+      lists,
+      left = 0,
+      inactive = [],
+    }: CopiedLane = input.done ?? { shards: 0, copied: [], lists: [] };
     const onLeft = () => {
       left += 1;
     };
@@ -66,19 +77,23 @@ export async function BackupPeer(input: BackupPeerInput): Promise<CopiedLane> {
       const { tasks, known } = await control.nextShards({ ...lane, from: shards });
       for (const group of packShards(tasks, smallBytes)) {
         setCurrentDetails(`Shard ${shards + 1} of ${input.shards}: ${nameOf(group)}`);
-        copied = [...copied, ...(await backUpGroup(input, known, group, onLeft))];
+        const found = await backUpGroup(input, known, group, onLeft);
+        copied = [...copied, ...found];
         shards += group.length;
+        inactive = [...inactive, ...group.filter((task) => !found.some((shard) => isOf(shard, task)))];
+        // They are answered, and a payload has its bounds.
+        if (inactive.length > Math.max(1, maxCarried)) throw tooManyInactive(peer, inactive.length);
         if (copied.length > maxCarried) {
           const { key } = await control.storeCopied({ ...lane, from: shards - copied.length, shards: copied });
           lists = [...lists, key];
           copied = [];
         }
         if (workflowInfo().continueAsNewSuggested && shards < input.shards) {
-          await continueAsNew<typeof BackupPeer>({ ...input, done: { shards, copied, lists, left } });
+          await continueAsNew<typeof BackupPeer>({ ...input, done: { shards, copied, lists, left, inactive } });
         }
       }
     }
-    return { shards, copied, lists, ...(left > 0 && { left }) };
+    return { shards, copied, lists, ...(left > 0 && { left }), ...(inactive.length > 0 && { inactive }) };
   } catch (error) {
     // Continue-as-new is thrown too and is neither.
     if (isCancellation(error) || !isFailure(error)) throw error;
@@ -86,7 +101,20 @@ export async function BackupPeer(input: BackupPeerInput): Promise<CopiedLane> {
   }
 }
 
-/** A pack of small shards, or a single one of another size. */
+function isOf(copied: CopiedShard, { collection, shard }: ShardTask): boolean {
+  return copied.collection === collection && copied.shard === shard;
+}
+
+function tooManyInactive(peer: string, count: number): ApplicationFailure {
+  const what = `${count} replicas on peer ${peer} were not Active when they were to be copied`;
+  return ApplicationFailure.nonRetryable(`${what}. Wait until the cluster is whole and try again.`, 'TopologyUnstable');
+}
+
+/**
+ * A pack of small shards, or a single one of another size.
+ *
+ * @returns what was copied: not among it are shards whose replica was not Active
+ */
 async function backUpGroup(
   input: BackupPeerInput,
   known: readonly string[],
@@ -95,7 +123,7 @@ async function backUpGroup(
 ): Promise<readonly CopiedShard[]> {
   const [task] = group;
   if (task === undefined) return [];
-  if (!isSmall(task, input.smallBytes ?? 0)) return [await backUpShard(input, known, task, onLeft)];
+  if (!isSmall(task, input.smallBytes ?? 0)) return backUpShard(input, known, task, onLeft);
   const { location, attempt, transferQueue, engineMaxBytes = 0 } = input;
   try {
     return await control.copyShardPack.executeWithOptions(streaming(transferQueue, `Copy ${nameOf(group)}`), [
@@ -118,7 +146,7 @@ async function backUpShard(
   known: readonly string[],
   task: ShardTask,
   onLeft: () => void,
-): Promise<CopiedShard> {
+): Promise<readonly CopiedShard[]> {
   const { location, attempt, transferQueue, peer } = input;
   const { tenant, cluster } = location;
   const ref = { tenant, cluster };
@@ -136,7 +164,7 @@ async function backUpShard(
       await remove(snapshot);
       const { exact, sample } = await openCopy(stored);
       const points = { ...snapshot.points, ...(exact !== undefined && { exact }) };
-      return {
+      const copied = {
         collection,
         shard,
         ...stored,
@@ -146,8 +174,14 @@ async function backUpShard(
         ...(task.shardKey !== undefined && { shardKey: task.shardKey }),
         sourcePeer: peer,
       };
+      return [copied];
     } catch (error) {
       const failure = await cleanUp(input, known, [task], error);
+      if (hasCode(error, 'ReplicaNotActive')) {
+        log.warn(`${what} is taken from another peer`, { ...reasonOf(failure) });
+        if (failure !== error) onLeft();
+        return [];
+      }
       if (hasCode(error, 'SnapshotVanished') && round < MAX_SNAPSHOTS) continue;
       throw failure;
     }

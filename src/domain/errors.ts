@@ -27,6 +27,7 @@ export const ERROR_CODES = {
   ResourceNotOurs: { class: 'fail', status: 409, title: 'A resource at the provider belongs to someone else' },
   InfrastructureBlocked: { class: 'wait', status: 409, title: 'Something keeps the infrastructure from going' },
   NamespaceNotOurs: { class: 'fail', status: 409, title: 'The namespace belongs to someone else' },
+  ReplicaNotActive: { class: 'fail', status: 409, title: 'A replica was not whole while it was copied' },
   TopologyUnstable: { class: 'fail', status: 409, title: 'Shards are being moved or lack an active replica' },
   UndeleteRefused: { class: 'fail', status: 409, title: 'There is no deletion to take back' },
   UpdateRefused: { class: 'fail', status: 422, title: 'The cluster cannot be changed like this' },

@@ -162,9 +162,10 @@ export function backupKeys(location: BackupLocation) {
     /** What was seen before the first snapshot, for the manifest. */
     plan: (attempt: string) => `${root}data/${attempt}/plan.json`,
     /** What a peer is to give. */
-    lane: (attempt: string, peer: string) => `${root}data/${attempt}/lanes/${peer}.json`,
+    lane: (attempt: string, peer: string, round = 1) => `${root}data/${attempt}/lanes/${peer}${ofRound(round)}.json`,
     /** What was copied from a peer, from a place of its lane on. */
-    copied: (attempt: string, peer: string, from: number) => `${root}data/${attempt}/copied/${peer}-${from}.json`,
+    copied: (attempt: string, peer: string, from: number, round = 1) =>
+      `${root}data/${attempt}/copied/${peer}-${from}${ofRound(round)}.json`,
     /** Named by the bytes too: an attempt that is made anew after a crash copies another snapshot of the shard. */
     shard: (attempt: string, collection: string, shard: number, sha256: string) =>
       `${root}data/${attempt}/${shardSegment(collection)}/shard-${shard}.${sha256.slice(0, 16)}.snapshot`,
@@ -173,6 +174,11 @@ export function backupKeys(location: BackupLocation) {
       `${root}data/${attempt}/${shardSegment(collection)}/shard-${shard}/`,
     bases: (attempt: string) => `${root}data/${attempt}/bases.json`,
   };
+}
+
+/** Later rounds have lists of their own: a peer may be asked again. */
+function ofRound(round: number): string {
+  return round === 1 ? '' : `.round-${round}`;
 }
 
 /** The backup that an object of a cluster belongs to, by its key; `undefined` for another cluster's. */

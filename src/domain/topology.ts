@@ -27,6 +27,8 @@ export interface ShardTask {
   readonly shard: number;
   readonly shardKey?: string | number;
   readonly peer: string;
+  /** Peers whose replica was not Active when it was to be cut. */
+  readonly tried?: readonly string[];
   /** A guess at its size by its points and their vectors, see `bytesPerPoint`; absent where nobody asked. */
   readonly bytes?: number;
 }
@@ -63,6 +65,37 @@ export function planShards(placements: readonly CollectionPlacement[]): ShardTas
       };
     }),
   );
+}
+
+/**
+ * Another Active replica for each shard whose own was not Active when it was to be cut; one that is Active again where
+ * there is no other.
+ *
+ * @returns the tasks, and in words which shards have no Active replica now, or are on the move
+ */
+export function replaceSources(
+  tasks: readonly ShardTask[],
+  placements: readonly CollectionPlacement[],
+): { tasks: ShardTask[]; waiting: string[] } {
+  const waiting = placements.filter(({ transfers, resharding }) => transfers > 0 || resharding > 0).flatMap(unstable);
+  const byCollection = new Map(placements.map((placement) => [placement.collection, placement.shards]));
+  const load = new Map<string, number>();
+  const replaced = tasks.flatMap((task): ShardTask[] => {
+    const tried = [...(task.tried ?? []), task.peer];
+    const { replicas = [] } = byCollection.get(task.collection)?.find(({ shard }) => shard === task.shard) ?? {};
+    const active = replicas.filter(isActive).map(({ peer }) => peer);
+    const others = active.filter((peer) => !tried.includes(peer));
+    const choice = (others.length > 0 ? others : active).sort();
+    if (choice.length === 0) {
+      const states = replicas.map(({ state }) => state).join(', ') || 'none';
+      waiting.push(`collection "${task.collection}" shard ${task.shard} has no Active replica (${states})`);
+      return [];
+    }
+    const peer = choice.reduce((best, next) => ((load.get(next) ?? 0) < (load.get(best) ?? 0) ? next : best));
+    load.set(peer, (load.get(peer) ?? 0) + 1);
+    return [{ ...task, peer, tried }];
+  });
+  return { tasks: replaced, waiting };
 }
 
 function unstable({ collection, shards, transfers, resharding }: CollectionPlacement): string[] {

@@ -3,8 +3,10 @@ import { Context } from '@temporalio/activity';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { FLEET_PHASE } from '../../src/temporal-search-attributes.ts';
 import { until } from '../support/fleet.ts';
+import type { ShardTask } from '../../src/domain/topology.ts';
 import {
   BACKUP,
+  copiedShard,
   fails,
   flaky,
   gate,
@@ -55,6 +57,8 @@ async function childStates(run: Run): Promise<string[]> {
 }
 
 describe.concurrent('BackupCluster', () => {
+  const stopped = gate();
+
   test('copies every shard once, commits after the last, indexes after the commit', async () => {
     const run = await workflows.run('BackupCluster', REF);
     expect(run.ended).toEqual({
@@ -117,32 +121,124 @@ describe.concurrent('BackupCluster', () => {
     expect(Object.fromEntries(most)).toEqual({ 1: 1, 2: 1 });
   });
 
-  test('one lane fails: the other is waited for, its node swept, and only then the data is removed', async () => {
+  test('one lane fails: the other is stopped at once and waited for, both nodes are swept, then the data is removed', async () => {
     const other = gate();
     const run = await workflows.start('BackupCluster', REF, {
       transferShardSnapshot: async ({ task }) => {
-        if (task.peer === '1') throw gaveUp('IntegrityMismatch', 'Other bytes.')();
+        if (task.peer === '2') return untilCancelled();
         await other.promise;
-        return TRANSFERRED;
+        throw gaveUp('IntegrityMismatch', 'Other bytes.')();
       },
+      // The lane that is stopped ends with its clean-up.
+      sweepShardSnapshots: ({ peer }) => (peer === '2' ? stopped.promise : undefined),
     });
-    await run.saw('sweepShardSnapshots ended');
-    expect(run.of('abandonBackup')).toEqual([]);
+    await run.saw('transferShardSnapshot', 2);
     other.resolve();
+    await run.saw('sweepShardSnapshots', 2);
+    expect(run.of('abandonBackup')).toEqual([]);
+    stopped.resolve();
     expect(await run.outcome()).toEqual({ status: 'FAILED', type: 'IntegrityMismatch', message: 'Other bytes.' });
     expect(endsOf(run)).toEqual(['abandonBackup']);
     expect(run.of('abandonBackup')[0]?.input).toEqual({ location: LOCATION, attempt: 'run-1' });
     expect(run.names.at(-1)).toBe('abandonBackup');
-    // The lane that failed stopped at its first shard; the other one copied both of its own.
+    // Neither lane came to its second shard.
     expect(
       run
         .of('transferShardSnapshot')
         .map(({ input }): number => input.task.shard)
-        .sort((a, b) => a - b),
-    ).toEqual([0, 1, 3]);
-    expect(run.of('sweepShardSnapshots').map(({ input }) => input.tasks[0].shard)).toEqual([0]);
+        .sort(),
+    ).toEqual([0, 1]);
+    expect(
+      run
+        .of('sweepShardSnapshots')
+        .map(({ input }) => Number(input.tasks[0].shard))
+        .sort(),
+    ).toEqual([0, 1]);
     expect(run.ends).toMatchObject([{ state: 'failed', error: { code: 'IntegrityMismatch' } }]);
-    expect((await childStates(run)).sort()).toEqual(['COMPLETED', 'FAILED']);
+    expect((await childStates(run)).sort()).toEqual(['CANCELLED', 'FAILED']);
+  });
+
+  describe('a replica that is not Active', () => {
+    /** Round 1 as planned; later ones are what was planned again. */
+    const lanesByRound = (again: Map<number, readonly ShardTask[]>): Fakes => ({
+      nextShards: ({ peer, from, round = 1 }) => laneOf(again.get(round) ?? TASKS, peer, from),
+      replanShards: ({ tasks, round }) => {
+        const moved = tasks.map((task) => ({ ...task, peer: task.peer === '1' ? '2' : '1', tried: [task.peer] }));
+        again.set(round, moved);
+        return { lanes: lanesOf(moved) };
+      },
+    });
+
+    test('is not copied: its node is swept, and the shard is taken from another peer', async () => {
+      const run = await workflows.run('BackupCluster', REF, {
+        ...lanesByRound(new Map()),
+        createShardSnapshot: ({ task }) => {
+          if (task.peer === '1' && task.shard === 2) throw fails('ReplicaNotActive', 'It is Dead.')();
+          return { name: 's', size: 1, sha256: 'aa', points: { before: 0, after: 0 }, cutAt: '2026-11-21T03:00:00Z' };
+        },
+      });
+      expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { shards: 4 } });
+      expect(run.of('replanShards').map(({ input }) => input)).toEqual([
+        { location: LOCATION, attempt: 'run-1', round: 2, tasks: [TASKS[2]] },
+      ]);
+      expect(run.of('sweepShardSnapshots').map(({ input }) => [input.peer, input.tasks[0].shard])).toEqual([['1', 2]]);
+      const shards = run.of('commitBackup')[0]?.input.shards as { shard: number; sourcePeer: string }[];
+      expect(shards.map(({ shard, sourcePeer }) => `${shard} of ${sourcePeer}`).sort()).toEqual([
+        '0 of 1',
+        '1 of 2',
+        '2 of 2',
+        '3 of 2',
+      ]);
+      // No node has made two snapshots at a time: the second round began when the first had ended.
+      const ids = run.of('nextShards').map(({ workflowId }) => workflowId.split('/')[1]);
+      expect(ids.at(-1)).toBe('peer-2-round-2');
+    });
+
+    test('in a pack of small shards: the others are kept, and it is taken from another peer', async () => {
+      const run = await workflows.run('BackupCluster', REF, {
+        ...lanesByRound(new Map()),
+        planBackup: () => ({
+          ...{ location: LOCATION, attempt: 'run-1', transferQueue: workflows.taskQueue, lanes: lanesOf(TASKS) },
+          ...{ smallBytes: 2000, startedAt: '2026-11-21T03:00:00.000Z' },
+        }),
+        nextShards: ({ peer, from, round = 1 }) => {
+          const tasks = round === 1 ? TASKS : TASKS.slice(0, 1).map((task) => ({ ...task, peer: '2' }));
+          return laneOf(
+            tasks.map((task) => ({ ...task, bytes: 10 })),
+            peer,
+            from,
+          );
+        },
+        copyShardPack: ({ tasks }) => tasks.filter(({ shard, peer }) => shard !== 0 || peer !== '1').map(copiedShard),
+      });
+      expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { shards: 4 } });
+      expect(run.of('copyShardPack').map(({ input }) => input.tasks.length as number)).toEqual([2, 2, 1]);
+      expect(run.of('replanShards')[0]?.input.tasks).toMatchObject([{ shard: 0, peer: '1' }]);
+    });
+
+    test('nowhere for as long as a copy takes: three rounds, then the backup fails and says which', async () => {
+      const run = await workflows.run('BackupCluster', REF, {
+        ...lanesByRound(new Map()),
+        createShardSnapshot: ({ task }) => {
+          if (task.shard === 2) throw fails('ReplicaNotActive', 'It is Dead.')();
+          return { name: 's', size: 1, sha256: 'aa', points: { before: 0, after: 0 }, cutAt: '2026-11-21T03:00:00Z' };
+        },
+      });
+      expect(run.ended).toMatchObject({ status: 'FAILED', type: 'TopologyUnstable' });
+      expect(run.ended.message).toMatch(/^No replica of "documents" shard 2 was Active for as long as it was copied/);
+      expect(run.of('createShardSnapshot').filter(({ input }) => input.task.shard === 2)).toHaveLength(3);
+      expect(endsOf(run)).toEqual(['abandonBackup']);
+    });
+
+    test('and no other one comes up in time: the backup fails with what the cluster said', async () => {
+      const run = await workflows.run('BackupCluster', REF, {
+        createShardSnapshot: fails('ReplicaNotActive', 'It is Dead.'),
+        replanShards: gaveUp('ClusterNotReady', 'collection "documents" shard 0 has no Active replica (Dead).'),
+      });
+      expect(run.ended).toMatchObject({ status: 'FAILED', type: 'TopologyUnstable' });
+      expect(run.ended.message).toContain('has no Active replica (Dead).');
+      expect(run.of('commitBackup')).toEqual([]);
+    });
   });
 
   test('cancelled while copying: every child ends, nodes are swept, data goes last', async () => {
@@ -264,7 +360,8 @@ describe.concurrent('BackupCluster', () => {
     const ended = await run.outcome();
     expect(ended).toMatchObject({ status: 'FAILED', type: 'CleanupIncomplete' });
     expect(ended.message).toMatch(
-      /^The operation was cancelled\. Left behind: [^;]* on peer 1 \(Nobody answers\.\); [^;]* on peer 2 \(Nobody answers\.\)\.$/,
+      // Whichever lane ends first is told first.
+      /^The operation was cancelled\. Left behind: [^;]* on peer ([12]) \(Nobody answers\.\); [^;]* on peer (?!\1)[12] \(Nobody answers\.\)\.$/,
     );
     expect(run.ends).toMatchObject([
       { state: 'failed', error: { code: 'CleanupIncomplete', message: expect.stringContaining('on peer 2') } },

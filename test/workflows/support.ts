@@ -347,6 +347,9 @@ export function fakeActivities(transferQueue: string): Fakes {
     workOffChores: () => ({ done: 0, left: 0 }),
     removeSnapshotsLeft: () => ({ removed: 0, left: 0 }),
     planBackup: () => ({ location: LOCATION, attempt: 'run-1', transferQueue, lanes: lanesOf(TASKS), startedAt: AT }),
+    replanShards: ({ tasks }) => ({
+      lanes: lanesOf(tasks.map((task) => ({ ...task, peer: task.peer === '1' ? '2' : '1' }))),
+    }),
     commitBackup: ({ shards }) => ({ collections: 1, shards: shards.length, bytes: 4000, points: 40 }),
     abandonBackup: () => ({ removed: true }),
     openBackup: ({ collections }) => ({

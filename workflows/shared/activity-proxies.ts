@@ -210,6 +210,7 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   workOffChores: 'Do what earlier operations could not tidy',
   removeSnapshotsLeft: 'Remove what earlier backups left on the nodes',
   planBackup: 'Look at the cluster, choose a source for each shard',
+  replanShards: 'Choose other sources for shards whose replica was not Active',
   commitBackup: 'Check the topology again, write manifest and record',
   abandonBackup: 'Claim the record as ABORTED, remove the data',
   openBackup: 'Take a lease on the backup, read what is in it',
