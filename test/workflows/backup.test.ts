@@ -146,13 +146,13 @@ describe.concurrent('BackupCluster', () => {
       run
         .of('transferShardSnapshot')
         .map(({ input }): number => input.task.shard)
-        .sort(),
+        .sort((a, b) => a - b),
     ).toEqual([0, 1]);
     expect(
       run
         .of('sweepShardSnapshots')
         .map(({ input }) => Number(input.tasks[0].shard))
-        .sort(),
+        .sort((a, b) => a - b),
     ).toEqual([0, 1]);
     expect(run.ends).toMatchObject([{ state: 'failed', error: { code: 'IntegrityMismatch' } }]);
     expect((await childStates(run)).sort()).toEqual(['CANCELLED', 'FAILED']);
