@@ -42,11 +42,11 @@ function equal(a: unknown, b: unknown): boolean {
 /** Without the number of points that each index holds, which writes change. */
 function schemaOf({ payload_schema: schema }: CollectionLook): unknown {
   return Object.entries(schema)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([field, entry]) => {
       const { data_type: type, params } = (entry ?? {}) as { data_type?: unknown; params?: unknown };
       return [field, type ?? null, params ?? null];
-    })
-    .sort(([a], [b]) => (String(a) < String(b) ? -1 : 1));
+    });
 }
 
 function shardsOf({ placement }: CollectionLook): unknown {

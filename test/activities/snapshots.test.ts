@@ -41,7 +41,12 @@ class Node {
 
   #answer({ method, url = '' }: IncomingMessage, response: ServerResponse): void {
     const result = (value: unknown) => void response.end(JSON.stringify({ result: value }));
-    if (url === '/cluster') return result({ status: 'enabled', peer_id: this.#peer, peers: {} });
+    if (url === '/cluster') {
+      const peers = Object.fromEntries(
+        nodes.map((_, index) => [index + 1, { uri: `http://${hostOf(index + 1)}:6335` }]),
+      );
+      return result({ status: 'enabled', peer_id: this.#peer, peers });
+    }
     if (url === '/metrics') {
       // At work for the first looks.
       this.#looks += 1;
