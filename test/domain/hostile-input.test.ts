@@ -136,7 +136,7 @@ describe('bounds', () => {
       'at most 20 entries',
     );
     const collections = Array.from({ length: SIZES.collectionsNamed + 1 }, (_, at) => `c${at}`);
-    expect(refusal(() => parseRestoreInput({ ...RESTORE, collections })).message).toContain('must name at most 1000');
+    expect(refusal(() => parseRestoreInput({ ...RESTORE, collections })).message).toContain('must name at most 200');
     expect(refusal(() => parseRestoreInput({ ...RESTORE, collections: ['a', 'a'] })).message).toContain('twice');
   });
 

@@ -57,8 +57,8 @@ export const TEXTS = {
 /** Items of a list, or entries of a map. */
 export const SIZES = {
   collectionsMade: 100,
-  /** Collections that a backup or a restore names, and names that a restore changes. */
-  collectionsNamed: 1000,
+  /** Collections that a backup or a restore names, and names that a restore changes; a body has room for so many. */
+  collectionsNamed: 200,
   nodeSelector: 20,
   tolerations: 20,
   allowNamespaces: 50,
