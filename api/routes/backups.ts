@@ -100,7 +100,10 @@ export function backupRoutes(api: Api, deps: ApiDeps): void {
       tags: TAGS,
       summary: 'Prove that a backup is still what was committed: read, hash and open every shard',
       request: { params: z.object({ backup: param.backup }), headers: startHeaders },
-      responses: { ...started(), ...problems('BackupNotFound', 'BackupNotCommitted', 'IdempotencyKeyReused') },
+      responses: {
+        ...started(),
+        ...problems('InvalidInput', 'BackupNotFound', 'BackupNotCommitted', 'IdempotencyKeyReused'),
+      },
     },
     async (c) => {
       const row = await existingBackup(c, deps);
@@ -119,7 +122,10 @@ export function backupRoutes(api: Api, deps: ApiDeps): void {
       tags: TAGS,
       summary: 'Take the removal of a backup back, as long as its data has not begun to go',
       request: { params: z.object({ backup: param.backup }), headers: startHeaders },
-      responses: { ...started(), ...problems('BackupNotFound', 'UndeleteRefused', 'IdempotencyKeyReused') },
+      responses: {
+        ...started(),
+        ...problems('InvalidInput', 'BackupNotFound', 'UndeleteRefused', 'IdempotencyKeyReused'),
+      },
     },
     async (c) => {
       const { tenant, backup, cluster, state } = await existingBackup(c, deps, ['PURGING', 'DELETED', ...SHOWN_STATES]);

@@ -81,7 +81,7 @@ export function clusterRoutes(api: Api, deps: ApiDeps): void {
       path: '/v1/clusters/{cluster}',
       tags: TAGS,
       summary: 'Change a cluster: nodes, version, volumes, resources, configuration',
-      request: { params: z.object({ cluster: param.cluster }), headers: startHeaders, body: body(UpdateBody) },
+      request: { params: z.object({ cluster: param.cluster }), headers: startHeaders, body: body(UpdateBody, false) },
       responses: {
         ...started(),
         ...problems('InvalidInput', 'NotAllowed', 'ClusterNotFound', 'IdempotencyKeyReused'),

@@ -8,7 +8,9 @@ import { canonicalJson } from './canonical-json.ts';
 import type { ClusterSpec, NetworkAccess, Placement, ProviderName, QdrantSettings } from './cluster.ts';
 import type { FreeDisk } from './disk.ts';
 import { FleetError, type FieldError } from './errors.ts';
+import { memberPath } from './input/names.ts';
 import type { LostDisk } from './lost-disk.ts';
+import { settingProblem } from './qdrant-settings.ts';
 import { bytesOf } from './quantities.ts';
 import { compareVersions, parseVersion, sameVersion, upgradePath } from './releases.ts';
 import { planRepair } from './repair-plan.ts';
@@ -131,6 +133,7 @@ export function planUpdate(
   const refusals: FieldError[] = [];
   const refuse = (field: string, detail: string) => void refusals.push({ field, detail });
   refuseImmutable(spec, request, refuse);
+  refuseSettings(spec, request, refuse);
 
   const repair = planRepair(request, observed, refuse);
   const volumes = planVolumes(spec, request, observed, refuse);
@@ -169,6 +172,18 @@ export function planUpdate(
 
 /** Notes one reason against the request, by its field. */
 export type Refuse = (field: string, detail: string) => void;
+
+/** The guard knows the version only where the request names it; here the cluster's own is known. */
+function refuseSettings(
+  spec: ClusterSpec,
+  { config = {}, version = spec.version }: UpdateRequest,
+  refuse: Refuse,
+): void {
+  for (const [name, value] of Object.entries(config)) {
+    const problem = settingProblem(name, value, version);
+    if (typeof problem === 'object') refuse(memberPath('config', name), problem.conflict);
+  }
+}
 
 function refuseImmutable(spec: ClusterSpec, request: UpdateRequest, refuse: Refuse): void {
   if (request.provider !== undefined && request.provider !== spec.provider) {
