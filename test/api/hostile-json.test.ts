@@ -69,7 +69,7 @@ const LARGE: readonly string[] = [
   { config: fill((index) => [`${'\u0001'.repeat(90)}${index}`, '\u0001'.repeat(90)]) },
   fill((index) => [`${'~/'.repeat(40)}${index}`, '\u0001'.repeat(40)]),
   fill((index) => [`${'😀'.repeat(50)}${index}`, null]),
-  { nodes: 'x'.repeat(60_000), [`${'y'.repeat(4000)}`]: 1 },
+  { nodes: 'x'.repeat(60_000), ['y'.repeat(4000)]: 1 },
   { name: `${'a-'.repeat(30_000)}!`, cluster: `${'a-'.repeat(100)}!` },
   { network: { allowCidrs: Object.values(fill((index) => [`${index}`, `${'1:'.repeat(20)}${index}`])) } },
   { placement: { nodeSelector: fill((index) => [`${'a.'.repeat(60)}${index}/x`, 'y-'.repeat(20)]) } },
