@@ -4,8 +4,11 @@
  * one stopped.
  */
 import { createHash, X509Certificate } from 'node:crypto';
+import { Context } from '@temporalio/activity';
+import { sql } from 'kysely';
 import type { Kubernetes, SecretInfo } from '../src/clients/kubernetes.ts';
 import { certificatesIn, isPair, issue, makeAuthority, type KeyPair } from '../src/clients/x509.ts';
+import type { ClusterSpec } from '../src/domain/cluster.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import { clusterLabels, namespaceOf, type ClusterRef } from '../src/domain/naming.ts';
 import {
@@ -22,6 +25,7 @@ import {
 } from '../src/domain/tls.ts';
 import { workflowRun } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
+import { LANES, mapInLanes } from './lanes.ts';
 
 /**
  * How far a change is.
@@ -41,6 +45,21 @@ export interface CertificateState {
   readonly revision: number;
 }
 
+/** How the certificates of a cluster are. */
+interface CertificateLook {
+  /** Less than a third of the certificate's or its authority's life is left, or the pods were not restarted since. */
+  readonly due: boolean;
+  readonly authorityDue: boolean;
+  readonly expired: boolean;
+  /** How far a change of the authority is. */
+  readonly stage: string;
+  /** ISO 8601; absent when there is no certificate. */
+  readonly notAfter?: string;
+}
+
+/** Clusters that are looked at by one activity. */
+const PAGE = 100;
+
 /** On the Secret of the certificate: the operation that had it made. */
 const MADE_BY = 'qdrant-fleet/made-by-operation';
 
@@ -59,13 +78,9 @@ export function createCertificateActivities({ catalog, clusters, config }: Activ
     /**
      * How the certificates are. Nothing is changed.
      *
-     * @returns `due`: less than a third of the certificate's life is left, its authority's included, or the pods were
-     *   not restarted since it changed; `stage`: how far a change of the authority is
      * @throws FleetError `UpdateRefused` when the cluster was made without TLS, `ClusterNotFound`
      */
-    async inspectCertificates(
-      ref: ClusterRef,
-    ): Promise<{ due: boolean; authorityDue: boolean; expired: boolean; stage: string; notAfter?: string }> {
+    async inspectCertificates(ref: ClusterRef): Promise<CertificateLook> {
       const row = await catalog.cluster(ref);
       const name = `${ref.tenant}/${ref.cluster}`;
       if (row === undefined) {
@@ -77,28 +92,54 @@ export function createCertificateActivities({ catalog, clusters, config }: Activ
           `${name} was made without TLS, and nodes with and without it cannot speak to each other. Restore a backup into a new cluster, which has it.`,
         );
       }
-      const { kubernetes } = await clusters.of(ref);
-      const namespace = namespaceOf(ref);
-      const [leaf, trust, authority] = await Promise.all([
-        kubernetes.secret(namespace, CERTIFICATE_SECRET.name),
-        kubernetes.secret(namespace, TRUST_SECRET.name),
-        kubernetes.secret(namespace, AUTHORITY_SECRET.name),
-      ]);
-      const [cert] = certificatesIn(leaf?.values[CERTIFICATE_SECRET.cert] ?? '');
-      const [ca] = certificatesIn(authority?.values[AUTHORITY_SECRET.cert] ?? '');
-      const now = new Date();
-      const managed = trust?.annotations[TRUST_NOTES.issuer] === 'cert-manager';
-      const revision = Number(trust?.annotations[TRUST_NOTES.revision] ?? 0);
-      const changed =
-        trust?.annotations[TRUST_NOTES.leaf] !== digestOf(leaf, trust?.values[TRUST_SECRET.ca] ?? '') ||
-        revision !== (row.spec.certificateRevision ?? 0);
-      const authorityDue = !managed && ca !== undefined && isDue(lifeOf(ca), now);
+      return lookAt(ref, row.spec);
+    },
+
+    /**
+     * Of the next clusters with TLS, by name: those whose certificates are due. Clusters that sleep, go or are being made
+     * are left alone.
+     *
+     * @returns `unseen`: clusters that could not be looked at; `next`: where the next page begins
+     */
+    async listDueCertificates({
+      after,
+    }: {
+      after?: ClusterRef;
+    }): Promise<{ looked: number; unseen: number; due: ClusterRef[]; next?: ClusterRef }> {
+      const rows = await catalog.run('read a page of clusters', (db) =>
+        db
+          .selectFrom('clusters')
+          .select(['tenant', 'cluster', 'spec'])
+          .where(sql<boolean>`spec ->> 'tls' = 'true'`)
+          .where('phase', 'not in', ['CREATING', 'FAILED_TO_CREATE', 'SUSPENDING', 'SUSPENDED', 'DELETING'])
+          .$if(after !== undefined, (query) =>
+            query.where((eb) =>
+              eb(eb.refTuple('tenant', 'cluster'), '>', eb.tuple(after?.tenant ?? '', after?.cluster ?? '')),
+            ),
+          )
+          .orderBy('tenant')
+          .orderBy('cluster')
+          .limit(PAGE)
+          .execute(),
+      );
+      let unseen = 0;
+      const states = await mapInLanes(rows, LANES, async ({ tenant, cluster, spec }) => {
+        Context.current().heartbeat({ tenant, cluster });
+        try {
+          const { due, stage } = await lookAt({ tenant, cluster }, spec);
+          return due || stage !== 'settled' ? [{ tenant, cluster }] : [];
+        } catch (error) {
+          if (!FleetError.is(error)) throw error;
+          unseen += 1;
+          return [];
+        }
+      });
+      const last = rows.length === PAGE ? rows.at(-1) : undefined;
       return {
-        due: cert === undefined || changed || authorityDue || isDue(lifeOf(cert), now),
-        authorityDue,
-        expired: cert !== undefined && cert.validToDate <= now,
-        stage: authority?.annotations[AUTHORITY_STAGE] ?? 'settled',
-        ...(cert !== undefined && { notAfter: cert.validToDate.toISOString() }),
+        looked: rows.length,
+        unseen,
+        due: states.flat(),
+        ...(last !== undefined && { next: { tenant: last.tenant, cluster: last.cluster } }),
       };
     },
 
@@ -117,6 +158,32 @@ export function createCertificateActivities({ catalog, clusters, config }: Activ
       return bringAbout(kubernetes, ref, { stage, newKey });
     },
   };
+
+  async function lookAt(ref: ClusterRef, spec: ClusterSpec): Promise<CertificateLook> {
+    const { kubernetes } = await clusters.of(ref);
+    const namespace = namespaceOf(ref);
+    const [leaf, trust, authority] = await Promise.all([
+      kubernetes.secret(namespace, CERTIFICATE_SECRET.name),
+      kubernetes.secret(namespace, TRUST_SECRET.name),
+      kubernetes.secret(namespace, AUTHORITY_SECRET.name),
+    ]);
+    const [cert] = certificatesIn(leaf?.values[CERTIFICATE_SECRET.cert] ?? '');
+    const [ca] = certificatesIn(authority?.values[AUTHORITY_SECRET.cert] ?? '');
+    const now = new Date();
+    const managed = trust?.annotations[TRUST_NOTES.issuer] === 'cert-manager';
+    const revision = Number(trust?.annotations[TRUST_NOTES.revision] ?? 0);
+    const changed =
+      trust?.annotations[TRUST_NOTES.leaf] !== digestOf(leaf, trust?.values[TRUST_SECRET.ca] ?? '') ||
+      revision !== (spec.certificateRevision ?? 0);
+    const authorityDue = !managed && ca !== undefined && isDue(lifeOf(ca), now);
+    return {
+      due: cert === undefined || changed || authorityDue || isDue(lifeOf(cert), now),
+      authorityDue,
+      expired: cert !== undefined && cert.validToDate <= now,
+      stage: authority?.annotations[AUTHORITY_STAGE] ?? 'settled',
+      ...(cert !== undefined && { notAfter: cert.validToDate.toISOString() }),
+    };
+  }
 
   async function bringAbout(
     kubernetes: Kubernetes,

@@ -364,6 +364,8 @@ const schema = z.object({
     .int()
     .refine((seconds) => seconds === 0 || (seconds >= 5 && seconds <= 3600), 'must be 0, or 5 to 3600')
     .default(30),
+  /** Hours between two looks at the certificates of all clusters; 0 for none. */
+  FLEET_RENEW_HOURS: z.coerce.number().int().min(0).max(168).default(24),
   FLEET_WORKFLOW_BUNDLE: z.string().optional(),
   FLEET_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
 });

@@ -25,6 +25,7 @@ import { BackupStores } from './clients/stores.ts';
 import { loadConfig, refusePlaintextTemporal, type Config } from './config.ts';
 import { messageOf } from './domain/errors.ts';
 import { Providers } from './providers/index.ts';
+import { keepRenewing } from './renewal-schedule.ts';
 import { keepObserving } from './observation-schedule.ts';
 import { temporalPort } from './temporal-port.ts';
 import { BUNDLER_OPTIONS, WORKFLOWS } from './workflow-bundle.ts';
@@ -78,6 +79,7 @@ async function main(): Promise<void> {
     maxConcurrentActivityTaskExecutions: config.FLEET_TRANSFER_STREAMS,
   });
   await keepObserving(client, { taskQueue: config.FLEET_TASK_QUEUE, seconds: config.FLEET_OBSERVE_SECONDS });
+  await keepRenewing(client, { taskQueue: config.FLEET_TASK_QUEUE, hours: config.FLEET_RENEW_HOURS });
   const health = serveHealth(config, [control, transfer]);
   try {
     await Promise.all([control.run(), transfer.run()]);

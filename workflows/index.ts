@@ -5,6 +5,7 @@ export { DeleteCluster } from './delete-cluster.ts';
 export { InfrastructureSweep } from './infrastructure-sweep.ts';
 export { ObserveClusters } from './observe-clusters.ts';
 export { ProvisionCluster } from './provision-cluster.ts';
+export { RenewCertificates } from './renew-certificates.ts';
 export { RotateCertificates } from './rotate-certificates.ts';
 export { RotateApiKey } from './rotate-api-key.ts';
 export { ResumeCluster, SuspendCluster } from './suspend-cluster.ts';

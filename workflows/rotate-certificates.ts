@@ -56,8 +56,11 @@ export async function RotateCertificates(
       return { ...ref, rotated: false, restarts: 0, ...(found.notAfter !== undefined && { notAfter: found.notAfter }) };
     }
     operation.expect(Object.values(takesOver ? TAKEOVER : RENEWAL));
-    // Nobody could look at a cluster whose certificate nobody accepts.
-    if (found.expired || found.notAfter === undefined) await control.stageCertificates({ ...ref, stage: 'renewed' });
+    // Nobody could look at a cluster whose certificate nobody accepts. And where the pods must not be restarted, the REST
+    // port at least gets the new one.
+    if (found.expired || found.notAfter === undefined || (onlyIfDue === true && !takesOver)) {
+      await control.ensureCertificates(ref);
+    }
     const { spec } = await operation.step(STEPS.plan, () =>
       control.planClusterUpdate.executeWithOptions(polled(LOOK_SECONDS, 'Look at the cluster'), [
         { ...ref, request: { restart: true, ...(allowDowntime !== undefined && { allowDowntime }) } },
@@ -80,10 +83,12 @@ export async function RotateCertificates(
       return operation.step(
         name,
         async () => {
-          const staged = await control.stageCertificates.executeWithOptions(
-            polled(LOOK_SECONDS, `Certificates: ${stage}`),
-            [{ ...ref, stage, ...(newKey === true && (stage === 'renewed' || stage === 'issued') && { newKey }) }],
-          );
+          const options = polled(LOOK_SECONDS, `Certificates: ${stage}`);
+          const newPair = newKey === true && (stage === 'renewed' || stage === 'issued') && { newKey };
+          const staged =
+            stage === 'renewed' && onlyIfDue === true
+              ? await control.ensureCertificates.executeWithOptions(options, [ref])
+              : await control.stageCertificates.executeWithOptions(options, [{ ...ref, stage, ...newPair }]);
           await change.apply({ certificateRevision: staged.revision });
           const restarts = await change.roll((done, total) => operation.advance(name, done, total, 'pods restarted'));
           return { restarts, notAfter: staged.notAfter };

@@ -1,12 +1,15 @@
 /** Shards served by a worker: what a reader gets, what it never gets, and how little of it is in memory. */
 import { randomBytes } from 'node:crypto';
+import { get as getSecure } from 'node:https';
 import { createServer, get, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { connect } from 'node:tls';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { BucketShard } from '../../src/clients/bucket-shard.ts';
 import type { BackupStore } from '../../src/clients/s3.ts';
 import { ShardRelay, type ServeOptions, type ShardBytes } from '../../src/clients/shard-relay.ts';
 import { BufferPool } from '../../src/clients/transfer-budget.ts';
+import { issue, makeAuthority } from '../../src/clients/x509.ts';
 import { until } from '../support/fleet.ts';
 
 const relay = new ShardRelay({ host: '127.0.0.1', port: 0 });
@@ -53,6 +56,42 @@ describe('ShardRelay', () => {
       failure: undefined,
     });
     served.close();
+  });
+
+  test('with a certificate it speaks TLS only, and a renewed one is taken up with the next shard', async () => {
+    const authority = makeAuthority('relay', 2);
+    const pairs = [1, 2].map(() => issue(authority, { names: ['127.0.0.1'], days: 1 }));
+    let [pair] = pairs;
+    const sealed = new ShardRelay({
+      ...{ host: '127.0.0.1', port: 0 },
+      pair: () => (pair === undefined ? Promise.reject(new Error('no pair')) : Promise.resolve(pair)),
+    });
+    const read = (url: string, ca: string) =>
+      new Promise<string>((resolve, reject) => {
+        getSecure(url, { agent: false, ca }, (answer) =>
+          body(answer).then((bytes) => resolve(String(bytes)), reject),
+        ).once('error', reject);
+      });
+    const options = { signal: never, onBytes: () => undefined };
+    try {
+      const one = await sealed.serve(fixed('one'), options);
+      expect(await read(one.url, authority.cert)).toBe('one');
+      await expect(read(one.url, makeAuthority('other', 2).cert)).rejects.toThrow(/certificate/);
+      await expect(fetch(one.url.replace('https:', 'http:'))).rejects.toThrow();
+      [, pair] = pairs;
+      const two = await sealed.serve(fixed('two'), options);
+      const shown = await new Promise<string | undefined>((resolve, reject) => {
+        const socket = connect({ host: '127.0.0.1', port: Number(new URL(two.url).port), ca: authority.cert }, () => {
+          resolve(socket.getPeerX509Certificate()?.toString());
+          socket.destroy();
+        });
+        socket.on('error', reject);
+      });
+      expect(shown?.trim()).toBe(pairs[1]?.cert.trim());
+      expect(await read(two.url, authority.cert)).toBe('two');
+    } finally {
+      await sealed.close();
+    }
   });
 
   test('paths cannot be guessed, other methods are refused, and a path ends with its recovery', async () => {

@@ -89,6 +89,7 @@ export class Fleet {
         FLEET_RELAY_PORT: await this.#relayPort(),
         // All fleets of a run share one catalogue: a look at the clusters of others would be in their way.
         FLEET_OBSERVE_SECONDS: '0',
+        FLEET_RENEW_HOURS: '0',
         FLEET_WORKFLOW_BUNDLE: bundle,
         ...(failpoint !== undefined && { FLEET_TEST_FAILPOINT: failpoint }),
         ...env,

@@ -37,6 +37,7 @@ test('exactly the public workflows and the child are exported, each under its ow
     'InfrastructureSweep',
     'ObserveClusters',
     'ProvisionCluster',
+    'RenewCertificates',
     'RestoreCluster',
     'ResumeCluster',
     'RetentionSweep',

@@ -309,6 +309,7 @@ export function fakeActivities(transferQueue: string): Fakes {
     inspectRollout: () => ({ started: [], failing: [] }),
     stageApiKey: () => ({ revision: 1 }),
     ensureCertificates: () => ({ issuedBy: 'fleet', revision: 0, notAfter: '2027-11-27T00:00:00.000Z' }),
+    listDueCertificates: () => ({ looked: 0, unseen: 0, due: [] }),
     inspectCertificates: () => ({
       due: false,
       authorityDue: false,

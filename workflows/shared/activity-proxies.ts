@@ -184,6 +184,7 @@ const SUMMARIES: Readonly<Record<keyof Activities, string>> = {
   inspectRollout: 'Look which pods run the new template',
   stageApiKey: 'Change the keys in the Secret',
   ensureCertificates: 'Authority and certificate of the cluster',
+  listDueCertificates: 'Certificates that are due, of a page of clusters',
   inspectCertificates: 'How long the certificate is good',
   stageCertificates: 'Change the certificates in the Secrets',
   growVolumeClaims: 'Grow the volume claims',
