@@ -79,9 +79,9 @@ export async function exchange(request: Exchange): Promise<void> {
   return new Connection(request).run(request);
 }
 
-/** Connections to one address are kept apart by whom they were checked for. */
-function placeOf({ url, servername = '' }: Pick<Exchange, 'url' | 'servername'>): string {
-  return `${url.origin} ${servername}`;
+/** Connections to one address are kept apart by what they were checked for. All others have the same authorities. */
+function placeOf({ url, ca, servername }: Pick<Exchange, 'url' | 'ca' | 'servername'>): string {
+  return servername === undefined ? url.origin : `${url.origin} ${servername} ${ca?.join('')}`;
 }
 
 interface Job extends Exchange {
@@ -102,7 +102,7 @@ class Connection {
   #timer: NodeJS.Timeout;
 
   constructor({ url, ca, servername }: Pick<Exchange, 'url' | 'ca' | 'servername'>) {
-    this.#place = placeOf({ url, servername });
+    this.#place = placeOf({ url, ca, servername });
     const host = url.hostname.replace(/^\[|\]$/g, '');
     const onread = {
       buffer: () => this.#nextBuffer(),

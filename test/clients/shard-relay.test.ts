@@ -68,9 +68,9 @@ describe('ShardRelay', () => {
     });
     const read = (url: string, ca: string) =>
       new Promise<string>((resolve, reject) => {
-        getSecure(url, { agent: false, ca }, (answer) =>
-          body(answer).then((bytes) => resolve(String(bytes)), reject),
-        ).once('error', reject);
+        getSecure(url, { agent: false, ca }, (answer) => {
+          body(answer).then((bytes) => resolve(String(bytes)), reject);
+        }).once('error', reject);
       });
     const options = { signal: never, onBytes: () => undefined };
     try {
