@@ -165,7 +165,7 @@ export function createRetentionActivities(deps: ActivityDeps) {
       state: BackupState;
     }> {
       const location = await locate(deps, { ...ref, backup });
-      return { location, state: await takeBack(stores.of(location), location) };
+      return { location, state: await takeBack(await writable(location), location) };
     },
 
     /**

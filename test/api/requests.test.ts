@@ -144,6 +144,47 @@ describe('lists', () => {
     expect(body.items.map(({ bucket }: { bucket?: string }) => bucket)).toEqual(['fleet-acme--own-1', undefined]);
   });
 
+  test('what is being removed is shown on request, and can be taken back; what is past that cannot', async () => {
+    const id = (n: number) => `2026112${n}T030000Z-0000000${n}`;
+    const change = (n: number, state: 'CORRUPT' | 'DELETING' | 'PURGING') =>
+      api.deps.catalog.db
+        .updateTable('backups')
+        .set({ state, ...(state === 'DELETING' && { deleting_since: new Date(0), purge_after: new Date(1000) }) })
+        .where('tenant', '=', api.tenant)
+        .where('backup', '=', id(n))
+        .execute();
+    for (const n of [1, 2, 3, 4]) await api.addBackup('removed', id(n));
+    await change(2, 'CORRUPT');
+    await change(3, 'DELETING');
+    await change(4, 'PURGING');
+    const list = async (query: string) => {
+      const { body } = await api.send('GET', `/v1/clusters/removed/backups${query}`);
+      return body.items.map((item: { id: string; state: string }) => `${item.id.slice(7, 8)} ${item.state}`);
+    };
+    expect(await list('')).toEqual(['2 CORRUPT', '1 COMMITTED']);
+    expect(await list('?state=CORRUPT')).toEqual(['2 CORRUPT']);
+    expect(await list('?state=DELETING')).toEqual(['3 DELETING']);
+    expect(await api.send('GET', '/v1/clusters/removed/backups?state=PURGING')).toMatchObject({ status: 400 });
+    expect((await api.send('GET', `/v1/backups/${id(3)}`)).body).toMatchObject({
+      ...{ state: 'DELETING', deletingSince: '1970-01-01T00:00:00.000Z', purgeAfter: '1970-01-01T00:00:01.000Z' },
+    });
+
+    const undelete = (n: number, token?: string) =>
+      api.send('POST', `/v1/backups/${id(n)}/undelete`, token === undefined ? {} : { token });
+    expect(await undelete(3)).toMatchObject({
+      status: 202,
+      body: { operation: { kind: 'undelete', cluster: 'removed' } },
+    });
+    expect(await undelete(4)).toMatchObject({ status: 409, body: { code: 'UndeleteRefused' } });
+    expect(await undelete(3, TOKENS.other)).toMatchObject({ status: 404, body: { code: 'BackupNotFound' } });
+
+    const restore = (n: number, more: object = {}) =>
+      api.send('POST', `/v1/backups/${id(n)}/restores`, { body: { cluster: 'copy', ...more } });
+    expect(await restore(3)).toMatchObject({ status: 409, body: { code: 'BackupNotCommitted' } });
+    expect(await restore(2)).toMatchObject({ status: 409, body: { code: 'BackupDamaged' } });
+    expect(await restore(2, { acceptDamaged: true })).toMatchObject({ status: 202 });
+  });
+
   test('a cluster without backups has an empty list', async () => {
     await api.addCluster('fresh');
     expect((await api.send('GET', '/v1/clusters/fresh/backups')).body).toEqual({ items: [] });
