@@ -5,6 +5,7 @@ import { chartValues } from '../../src/domain/chart-values.ts';
 import { DEFAULT_PRESETS, resolveSpec } from '../../src/domain/cluster.ts';
 import { createRequestOf, indexSchemaOf, laterParamsOf, replicasOf } from '../../src/domain/collection-config.ts';
 import {
+  besideProblem,
   restoreRefusals,
   wantedAliases,
   type RestoreTarget,
@@ -175,6 +176,20 @@ describe('restore gates', () => {
     expect(gates({ collections: ['docs_v2'] }, { items })).toEqual(['existing']);
     expect(gates({}, { items: [...items, ...items] })).toEqual(['names']);
     expect(gates({}, { items: [{ entry: entry as never, as: 'live' }] })).toEqual(['aliases']);
+  });
+
+  test('in place: the backup is proven beside the old collections only where all disks are known to have room', () => {
+    const items = [{ entry: entry as never, as: 'docs' }];
+    const problem = (space: RestoreTarget['space'], inPlace = true, collections = ['docs']) =>
+      besideProblem({ items, inPlace }, { ...target, collections, ...(space !== undefined && { space }) });
+    const node = (name: string, free: number) => ({ node: name, volume: 'storage', free });
+    // Two replicas of 200 bytes on two peers, and each is there twice while it is unpacked.
+    expect(problem([node('a', 400), node('b', 400)])).toBeUndefined();
+    expect(problem([node('a', 400), node('b', 399)])).toMatch(/^volume "storage" of b has 0\.0 MB free/);
+    expect(problem([node('a', 400)])).toBe('it is not known how much disk is free');
+    expect(problem(undefined)).toBe('it is not known how much disk is free');
+    expect(problem(undefined, true, [])).toBeUndefined();
+    expect(problem(undefined, false)).toBeUndefined();
   });
 
   test('in place: collections and their aliases may be there, but no alias is lost', () => {
