@@ -11,7 +11,7 @@ import type { ClusterRow, Database } from '../src/clients/catalog.ts';
 import type { ClusterPhase } from '../src/domain/cluster.ts';
 import { conditionsOf, failureIn, WATCHED, type ClusterState } from '../src/domain/conditions.ts';
 import { messageOf } from '../src/domain/errors.ts';
-import { abandonedWords, failedByItself, type Ending } from '../src/domain/abandoned.ts';
+import { abandonedWords, doneWithoutPhase, failedByItself, type Ending } from '../src/domain/abandoned.ts';
 import { clusterKey, type ClusterRef } from '../src/domain/naming.ts';
 import { signal } from './context.ts';
 import type { ActivityDeps } from './deps.ts';
@@ -141,6 +141,7 @@ export function createObservationActivities(deps: ActivityDeps) {
     // Nobody changes it any more, and whoever did has not left a phase that stays.
     const operations = await recentOperations(ref);
     if (row.phase === 'DELETING' && failedByItself(operations)) return 'left alone';
+    if (doneWithoutPhase(operations)) return record(row, await see(row));
     const failure = abandonedWords(operations);
     if (row.phase === 'CREATING') return record(row, undefined, { phase: 'FAILED_TO_CREATE', failure });
     return record(row, await see(row), { failure });

@@ -3,7 +3,7 @@ import { parseRotateCertificatesInput } from '../src/domain/input.ts';
 import { control, polled } from './shared/activity-proxies.ts';
 import { Change } from './shared/change.ts';
 import { checked } from './shared/input.ts';
-import { runOperation } from './shared/operation.ts';
+import { runOperation, type Ended } from './shared/operation.ts';
 
 const STEPS = {
   lease: 'Take the lease',
@@ -34,11 +34,13 @@ const LOOK_SECONDS = 600;
  * the old one goes last. Qdrant's REST port takes up a new certificate by itself; gRPC and peers do when they are
  * restarted, one pod after another. Interrupted anywhere, the same again goes on.
  *
+ * Point of no return: every pod shows the new certificate. No stage is ever undone.
+ *
  * Input: `{"tenant":"acme","cluster":"docs"}`; see `RotateCertificatesInput` for the rest.
  */
 export async function RotateCertificates(
   input: unknown,
-): Promise<{ tenant: string; cluster: string; rotated: boolean; restarts: number; notAfter?: string }> {
+): Promise<Ended<{ tenant: string; cluster: string; rotated: boolean; restarts: number; notAfter?: string }>> {
   const { authority, newKey, onlyIfDue, allowDowntime, graceSeconds, readyTimeoutSeconds, ...ref } = checked(
     input,
     parseRotateCertificatesInput,
@@ -77,7 +79,7 @@ export async function RotateCertificates(
       }
       const last = takesOver ? await roll('settled', TAKEOVER.settled) : await roll('renewed', RENEWAL.renewed);
       return { ...ref, rotated: true, restarts: restarts + last.restarts, notAfter: last.notAfter };
-    });
+    }, operation);
 
     function roll(stage: Stage, name: string): Promise<{ restarts: number; notAfter: string }> {
       return operation.step(

@@ -38,6 +38,14 @@ export function abandonedWords(operations: readonly PastOperation[]): { code: st
   return { code: code ?? 'Terminated', message: `Operation "${id}" (${kind}) ended before its end. ${again}.` };
 }
 
+/** Kinds of operations that leave the cluster alone. */
+const READING: readonly string[] = ['backup', 'retention', 'verify', 'undelete', 'sweep'];
+
+/** The last operation that changed the cluster was done; only the phase that it left could not be recorded. */
+export function doneWithoutPhase(operations: readonly PastOperation[]): boolean {
+  return operations.find(({ kind }) => !READING.includes(kind))?.state === 'done';
+}
+
 /** A deletion that fails leaves the cluster in phase DELETING, so that the next one goes on; that is no abandoned one. */
 export function failedByItself(operations: readonly PastOperation[]): boolean {
   const deletion = operations.find(({ kind }) => kind === 'delete');

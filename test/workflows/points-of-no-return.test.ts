@@ -76,6 +76,7 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
     }),
   },
   RotateApiKey: { type: 'RotateApiKey', input: { ...REF, graceSeconds: 1 } },
+  RotateCertificates: { type: 'RotateCertificates', input: REF },
   SuspendCluster: { type: 'SuspendCluster', input: REF },
   ResumeCluster: {
     type: 'ResumeCluster',
