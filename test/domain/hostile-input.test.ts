@@ -1,9 +1,12 @@
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { chartValues, nested } from '../../src/domain/chart-values.ts';
 import { DEFAULT_PRESETS, resolveSpec } from '../../src/domain/cluster.ts';
 import { bytesPerPoint, missingIndexes } from '../../src/domain/collection-config.ts';
 import { FleetError } from '../../src/domain/errors.ts';
+import { FORMATS } from '../../src/domain/input/formats.ts';
 import { ANSWERS, SIZES } from '../../src/domain/input/limits.ts';
+import { parseNetwork } from '../../src/domain/ip-network.ts';
 import * as guards from '../../src/domain/input.ts';
 import { parseProvisionInput, parseRestoreInput, parseUpdateInput } from '../../src/domain/input.ts';
 
@@ -138,6 +141,14 @@ describe('bounds', () => {
     const collections = Array.from({ length: SIZES.collectionsNamed + 1 }, (_, at) => `c${at}`);
     expect(refusal(() => parseRestoreInput({ ...RESTORE, collections })).message).toContain('must name at most 200');
     expect(refusal(() => parseRestoreInput({ ...RESTORE, collections: ['a', 'a'] })).message).toContain('twice');
+  });
+
+  test('every network that is let in can be read and compared', () => {
+    fc.assert(
+      fc.property(fc.stringMatching(FORMATS.cidr.pattern), (cidr) => {
+        expect(parseNetwork(cidr)).toBeDefined();
+      }),
+    );
   });
 
   test('null is no value', () => {
