@@ -51,6 +51,10 @@ export async function runLife({ env, links }: RunningStack): Promise<boolean> {
     api.update(CLUSTER, { version: 'v1.19.0' }),
   );
   await underTraffic('rotate the API key', () => api.act(CLUSTER, 'rotate-key', { graceSeconds: 2 }));
+  if (env['FLEET_QDRANT_TLS'] === 'true') {
+    const input = { authority: true, graceSeconds: 2 };
+    await underTraffic('a new authority', () => api.act(CLUSTER, 'rotate-certificates', input));
+  }
 
   const before = await (await ClusterAccess.open(kubeconfig, ref)).digest(COLLECTION);
   await timed('suspend', async () => follow(await api.act(CLUSTER, 'suspend')));
