@@ -69,6 +69,8 @@ class Scanner {
   readonly #bucket: string;
   readonly #violations: string[] = [];
   readonly #backups: Record<string, string[]> = {};
+  /** `<kind> <backup id>` of what operations have left to the next sweep. */
+  #chores: ReadonlySet<string> = new Set();
   #objects = 0;
   #bytes = 0;
 
@@ -92,6 +94,7 @@ class Scanner {
   }
 
   async run(): Promise<ScanResult> {
+    this.#chores = await this.#choresLeft();
     const sizes = await this.#list(`${this.#scope.tenant}/`);
     const roots = Map.groupBy(sizes.keys(), (key) => key.split('/').slice(0, 3).join('/'));
     for (const [root, keys] of roots) await this.#backup(root, new Set(keys), sizes);
@@ -118,7 +121,8 @@ class Scanner {
         this.#bad(`stray object ${key}`);
     }
     if (!keys.has(`${root}/intent.json`)) this.#bad(`${root} has no intent`);
-    if (!excused) for (const key of below('leases')) this.#bad(`left lease ${key}`);
+    const noted = this.#chores.has(`backup-lease ${id}`);
+    if (!excused && !noted) for (const key of below('leases')) this.#bad(`left lease ${key}`);
 
     const commit = keys.has(`${root}/commit.json`) ? await this.#json<Commit>(`${root}/commit.json`) : undefined;
     const state = commit?.state ?? 'none';
@@ -264,7 +268,23 @@ class Scanner {
       const found = new Set(this.#backups['COMMITTED'] ?? []);
       for (const { backup } of listed.rows)
         if (!found.delete(backup)) this.#bad(`${backup} is listed and not committed`);
-      for (const backup of found) this.#bad(`${backup} is committed and not listed`);
+      for (const backup of found)
+        if (!this.#chores.has(`backup-index ${backup}`)) this.#bad(`${backup} is committed and not listed`);
+    } finally {
+      await database.end();
+    }
+  }
+
+  async #choresLeft(): Promise<Set<string>> {
+    const { env, tenant } = this.#scope;
+    const database = new pg.Client({ connectionString: env['DATABASE_URL'] });
+    await database.connect();
+    try {
+      const { rows } = await database.query<{ kind: string; backup: string }>(
+        "select kind, what->>'backup' as backup from chores where tenant = $1",
+        [tenant],
+      );
+      return new Set(rows.map(({ kind, backup }) => `${kind} ${backup}`));
     } finally {
       await database.end();
     }
