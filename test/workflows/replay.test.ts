@@ -4,8 +4,14 @@ import { join } from 'node:path';
 import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
 import { DeterminismViolationError } from '@temporalio/workflow';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { parseProvisionInput } from '../../src/domain/input.ts';
 import { OPERATION_KINDS } from '../../src/domain/operation.ts';
 import { bundle } from './support.ts';
+
+/** The first event of a history, as far as its input goes. */
+interface StartedEvent {
+  readonly workflowExecutionStartedEventAttributes?: { readonly input: { readonly payloads: { data: string }[] } };
+}
 
 const HISTORIES = join(import.meta.dirname, '../histories');
 const TYPES = readdirSync(HISTORIES, { withFileTypes: true }).flatMap((entry) =>
@@ -55,6 +61,18 @@ describe('recorded histories', () => {
     await expect(replay(...of, read(...of).replaceAll('"restoreAliases"', '"closeBackup"'))).rejects.toThrow(
       DeterminismViolationError,
     );
+  });
+
+  test('a run whose input the guards of today would refuse goes on with it', async () => {
+    const of = ['ProvisionCluster', '0.1.0-done.json'] as const;
+    const history = JSON.parse(read(...of)) as { events: StartedEvent[] };
+    const [payload] = history.events[0]?.workflowExecutionStartedEventAttributes?.input.payloads ?? [];
+    if (payload === undefined) throw new Error('The history has no input.');
+    const input = JSON.parse(Buffer.from(payload.data, 'base64').toString()) as object;
+    const refused = { ...input, config: { 'storage.snapshots_path': '/elsewhere' }, surprise: true };
+    expect(() => parseProvisionInput(refused)).toThrow(/surprise: /);
+    payload.data = Buffer.from(JSON.stringify(refused)).toString('base64');
+    await replay(...of, JSON.stringify(history));
   });
 
   test('they hold nothing of the machine that they were recorded on', () => {
