@@ -1,6 +1,7 @@
 /** Qdrant's REST API, as far as the fleet uses it. One client speaks to one peer; nothing here goes through a Service. */
-import { Agent, request } from 'undici';
+import { Agent, errors, request } from 'undici';
 import { FleetError, messageOf } from '../domain/errors.ts';
+import { jsonProblem } from '../domain/json-bounds.ts';
 import { agentFor, whyUntrusted, type ServerTrust } from './server-trust.ts';
 
 /** `GET /cluster`. Peer ids are strings here: old clusters have ids beyond 2^53. */
@@ -92,8 +93,20 @@ interface Telemetry {
  * meanwhile, see watched-call.ts; the HTTP client does not bound them.
  */
 const TIMEOUTS = { headersTimeout: 0, bodyTimeout: 0, keepAliveTimeout: 4000 } as const;
+/**
+ * Bytes and values of an answer: whoever holds a pod may answer without end. Telemetry is the largest, some kilobytes a
+ * segment. Snapshots come by raw-http.ts.
+ */
+const MAX_ANSWER = 64 * 1024 * 1024;
+const MAX_VALUES = 2_000_000;
+/** A point has up to a million numbers (Qdrant's bound of a multivector), so few are asked for at a time. */
+const POINTS_AT_ONCE = 4;
+const MAX_POINT_VALUES = 5_000_000;
+/** Characters of an answer with an error that are looked at as JSON. */
+const MAX_ERROR = 64 * 1024;
+const OPTIONS = { ...TIMEOUTS, maxResponseSize: MAX_ANSWER } as const;
 const CONNECT = { timeout: 5000 } as const;
-const plain = new Agent({ ...TIMEOUTS, connect: CONNECT });
+const plain = new Agent({ ...OPTIONS, connect: CONNECT });
 
 /** Milliseconds that an ordinary call may take. */
 const CALL_TIMEOUT = 30_000;
@@ -312,11 +325,16 @@ export class QdrantClient {
     ids: readonly (number | string)[],
     shardKey?: string | number,
   ): Promise<{ id: number | string; payload?: unknown; vector?: unknown }[]> {
-    const key = shardKey === undefined ? {} : { shard_key: shardKey };
-    return this.#result('POST', this.#path(collection, '/points'), {
-      ...{ ids, with_payload: true, with_vector: true },
-      ...key,
-    });
+    const found: { id: number | string; payload?: unknown; vector?: unknown }[] = [];
+    const path = this.#path(collection, '/points');
+    for (let at = 0; at < ids.length; at += POINTS_AT_ONCE) {
+      const text = await this.#text('POST', path, {
+        ...{ ids: ids.slice(at, at + POINTS_AT_ONCE), with_payload: true, with_vector: true },
+        ...(shardKey !== undefined && { shard_key: shardKey }),
+      });
+      found.push(...resultOf<typeof found>(text, `POST ${this.url}${path}`, MAX_POINT_VALUES));
+    }
+    return found;
   }
 
   async shardSnapshots(collection: string, shard: number): Promise<SnapshotDescription[]> {
@@ -409,7 +427,7 @@ export class QdrantClient {
     try {
       const answer = await request(`${this.url}${path}`, {
         method,
-        dispatcher: this.#trust === undefined ? plain : agentFor(this.#trust, TIMEOUTS, CONNECT),
+        dispatcher: this.#trust === undefined ? plain : agentFor(this.#trust, OPTIONS, CONNECT),
         headers: {
           ...this.authHeaders(),
           ...(body !== undefined && { 'content-type': 'application/json' }),
@@ -421,6 +439,12 @@ export class QdrantClient {
     } catch (error) {
       if (this.#signal?.aborted) throw this.#signal.reason;
       const place = `${method} ${this.url}${path.split('?')[0]}`;
+      if (error instanceof errors.ResponseExceededMaxSizeError) {
+        const detail = `${place} answered with more than ${MAX_ANSWER} bytes, and was cut off. Look at what answers there`;
+        throw new FleetError('QdrantUnavailable', `${detail}: it is not Qdrant, or not as it was installed.`, {
+          cause: error,
+        });
+      }
       const why = whyUntrusted(error, this.#trust) ?? messageOf(error);
       throw new FleetError('QdrantUnavailable', `${place} got no answer: ${why}`, { cause: error });
     }
@@ -431,8 +455,8 @@ type Method = 'GET' | 'PUT' | 'POST' | 'PATCH' | 'DELETE';
 
 /** The `result` of an answer. JSON without one comes from something else, or from a node that is just starting. */
 // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- each caller knows what it asked for, as for `#result`
-function resultOf<T>(text: string, place: string): T {
-  const { result } = (parse(text, place) ?? {}) as { result?: T };
+function resultOf<T>(text: string, place: string, most = MAX_VALUES): T {
+  const { result } = (parse(text, place, most) ?? {}) as { result?: T };
   if (result === undefined || result === null) {
     throw new FleetError(
       'QdrantUnavailable',
@@ -443,7 +467,9 @@ function resultOf<T>(text: string, place: string): T {
 }
 
 /** The answer to a request as JSON. Something between us and Qdrant may answer in its place. */
-function parse(text: string, place: string): unknown {
+function parse(text: string, place: string, most = MAX_VALUES): unknown {
+  const problem = jsonProblem(text, most);
+  if (problem !== undefined) throw new FleetError('QdrantUnavailable', `${place} answered JSON that ${problem}.`);
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -457,11 +483,17 @@ function parse(text: string, place: string): unknown {
 /** The reason in Qdrant's error body, without presigned query strings, which Qdrant repeats in its messages. */
 function errorOf(text: string): string {
   let reason = text;
+  // An error is short; what is long is no answer of Qdrant's.
+  if (text.length > MAX_ERROR) return withoutQueries(text.slice(0, 2000));
   try {
     const { status } = JSON.parse(text) as { status?: { error?: string } | string };
     reason = typeof status === 'object' ? (status.error ?? text) : text;
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
   }
-  return reason.replaceAll(/(https?:\/\/[^\s"'?]+)\?[^\s"')]*/g, '$1?…').slice(0, 500);
+  return withoutQueries(reason);
+}
+
+function withoutQueries(text: string): string {
+  return text.replaceAll(/(https?:\/\/[^\s"'?]+)\?[^\s"')]*/g, '$1?…').slice(0, 500);
 }
