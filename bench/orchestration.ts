@@ -19,6 +19,7 @@ import type { Kubernetes } from '../src/clients/kubernetes.ts';
 import { BackupStores } from '../src/clients/stores.ts';
 import { loadConfig } from '../src/config.ts';
 import { resolveSpec } from '../src/domain/cluster.ts';
+import { waitingQueue } from '../src/domain/task-queues.ts';
 import { startInfrastructure, type Infrastructure } from '../src/local/stack.ts';
 import { until } from '../src/local/wait.ts';
 
@@ -110,6 +111,7 @@ async function withWorker({ env }: Infrastructure, use: (run: Run) => Promise<vo
   const queue = config.FLEET_TASK_QUEUE;
   const workers = [
     await Worker.create({ ...shared, taskQueue: queue, workflowBundle: { code }, maxCachedWorkflows: 200 }),
+    await Worker.create({ ...shared, taskQueue: waitingQueue(queue) }),
     await Worker.create({
       ...{ ...shared, taskQueue: `${queue}-transfer-${config.FLEET_REGION}` },
       maxConcurrentActivityTaskExecutions: config.FLEET_TRANSFER_STREAMS,

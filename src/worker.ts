@@ -1,4 +1,4 @@
-/** The worker: workflows and control activities on one queue, byte streams on another. */
+/** The worker: workflows and control activities on one queue, long waits on another, byte streams on a third. */
 import './freeze-intrinsics.ts';
 import { createServer } from 'node:http';
 import { Client } from '@temporalio/client';
@@ -24,6 +24,7 @@ import { BackupMac, NO_MAC } from './clients/backup-mac.ts';
 import { BackupStores } from './clients/stores.ts';
 import { loadConfig, refusePlaintextTemporal, type Config } from './config.ts';
 import { messageOf } from './domain/errors.ts';
+import { waitingQueue } from './domain/task-queues.ts';
 import { Providers } from './providers/index.ts';
 import { keepRenewing } from './renewal-schedule.ts';
 import { keepObserving } from './observation-schedule.ts';
@@ -32,6 +33,9 @@ import { BUNDLER_OPTIONS, WORKFLOWS } from './workflow-bundle.ts';
 
 /** Milliseconds that running activities get after SIGTERM before they are cancelled and taken up elsewhere. */
 const GRACE = 10_000;
+
+/** Activities that wait for a node at the same time. Each holds one connection and hardly any memory. */
+const WAITS = 200;
 
 async function main(): Promise<void> {
   const config = loadConfig(process.env);
@@ -71,7 +75,12 @@ async function main(): Promise<void> {
     maxCachedWorkflows: 200,
     // How long a dead worker's workflows wait for it before another one takes them up; the default is 10 s.
     stickyQueueScheduleToStartTimeout: '3s',
-    maxConcurrentActivityTaskExecutions: 40,
+    maxConcurrentActivityTaskExecutions: 100,
+  });
+  const waits = await Worker.create({
+    ...shared,
+    taskQueue: waitingQueue(config.FLEET_TASK_QUEUE),
+    maxConcurrentActivityTaskExecutions: WAITS,
   });
   const transfer = await Worker.create({
     ...shared,
@@ -80,9 +89,9 @@ async function main(): Promise<void> {
   });
   await keepObserving(client, { taskQueue: config.FLEET_TASK_QUEUE, seconds: config.FLEET_OBSERVE_SECONDS });
   await keepRenewing(client, { taskQueue: config.FLEET_TASK_QUEUE, hours: config.FLEET_RENEW_HOURS });
-  const health = serveHealth(config, [control, transfer]);
+  const health = serveHealth(config, [control, waits, transfer]);
   try {
-    await Promise.all([control.run(), transfer.run()]);
+    await Promise.all([control.run(), waits.run(), transfer.run()]);
   } finally {
     health.close();
     await providers.close();
@@ -143,7 +152,7 @@ function deleteIdentityOf(config: Config): Pick<StoreOptions, 'deleteIdentity'> 
   return role === undefined ? {} : { deleteIdentity: roleIdentity(role, config.AWS_REGION, config.FLEET_AWS_ENDPOINT) };
 }
 
-/** `/livez`: the process answers. `/readyz`: both workers poll. */
+/** `/livez`: the process answers. `/readyz`: all workers poll. */
 function serveHealth(config: Config, workers: readonly Worker[]) {
   return createServer((request, response) => {
     const states = workers.map((worker) => worker.getState());

@@ -263,6 +263,44 @@ describe.concurrent('RestoreCluster under other names, and by other ways', () =>
     expect(without.of('checkRestoreGates')[0]?.input).toMatchObject({ aliases: false });
   });
 
+  describe('many replicas', () => {
+    const REPLICAS = Array.from({ length: 20 }, (_, shard) => ({ shard, peer: '1' }));
+
+    test('are filled eight at a time, on the queue for long waits', async () => {
+      let [pulling, most] = [0, 0];
+      const run = await workflows.start('RestoreCluster', ONE, {
+        placeReplicas: () => REPLICAS,
+        recoverReplica: async () => {
+          pulling += 1;
+          most = Math.max(most, pulling);
+          await run.saw('recoverReplica', 8);
+          pulling -= 1;
+        },
+      });
+      expect(await run.outcome()).toMatchObject({ status: 'COMPLETED' });
+      expect(new Set(run.of('recoverReplica').map(({ input }) => Number(input.shard))).size).toBe(20);
+      expect(most).toBe(8);
+      const { events } = await run.handle.fetchHistory();
+      const queues = (events ?? []).flatMap(({ activityTaskScheduledEventAttributes: scheduled }) =>
+        scheduled?.activityType?.name === 'recoverReplica' ? [scheduled.taskQueue?.name] : [],
+      );
+      expect(new Set(queues)).toEqual(new Set([`${workflows.taskQueue}-waits`]));
+    });
+
+    test('after a failure no other is begun, and nothing is dropped before those that were begun have ended', async () => {
+      const run = await workflows.start('RestoreCluster', ONE, {
+        placeReplicas: () => REPLICAS,
+        recoverReplica: async ({ shard }) => {
+          await run.saw('recoverReplica', 8);
+          if (shard === 0) gaveUp('TopologyUnstable')();
+        },
+      });
+      expect(await run.outcome()).toMatchObject({ status: 'FAILED' });
+      expectNoPullDuringADrop(run);
+      expect(run.of('recoverReplica').length).toBeLessThan(20);
+    });
+  });
+
   test('through a worker: on the transfer queue, and never repeated by itself', async () => {
     const plan = {
       location: LOCATION,

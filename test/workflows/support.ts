@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { Context } from '@temporalio/activity';
 import { Client, Connection, WorkflowFailedError, type WorkflowHandle } from '@temporalio/client';
 import { ApplicationFailure, CancelledFailure, type TypedSearchAttributes } from '@temporalio/common';
-import { DefaultLogger, NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from '@temporalio/worker';
 import { inject } from 'vitest';
 import type { CopiedShard } from '../../activities/backup-store.ts';
 import type { Activities } from '../../activities/index.ts';
@@ -12,6 +12,7 @@ import { FleetActivityInterceptor } from '../../activities/interceptor.ts';
 import { resolveSpec, type ClusterRequest } from '../../src/domain/cluster.ts';
 import { FleetError, type ErrorCode } from '../../src/domain/errors.ts';
 import type { Progress } from '../../src/domain/operation.ts';
+import { waitingQueue } from '../../src/domain/task-queues.ts';
 import { byPeer, type ShardTask } from '../../src/domain/topology.ts';
 import { bundleFile } from '../support/bundle.ts';
 
@@ -119,22 +120,22 @@ export class Workflows {
   readonly client: Client;
   readonly taskQueue: string;
   readonly #connections: readonly [Connection, NativeConnection];
-  readonly #worker: Worker;
-  readonly #running: Promise<void>;
+  readonly #workers: readonly Worker[];
+  readonly #running: Promise<unknown>;
   readonly #runs: Map<string, Run>;
 
   private constructor(
     connections: readonly [Connection, NativeConnection],
     taskQueue: string,
-    worker: Worker,
+    workers: readonly Worker[],
     runs: Map<string, Run>,
   ) {
     this.#connections = connections;
     this.client = new Client({ connection: connections[0] });
     this.taskQueue = taskQueue;
-    this.#worker = worker;
+    this.#workers = workers;
     this.#runs = runs;
-    this.#running = worker.run();
+    this.#running = Promise.all(workers.map((worker) => worker.run()));
   }
 
   static async open(): Promise<Workflows> {
@@ -146,17 +147,19 @@ export class Workflows {
     ]);
     const taskQueue = `workflows-${randomBytes(4).toString('hex')}`;
     const runs = new Map<string, Run>();
-    const worker = await Worker.create({
+    const shared = {
       connection: native,
-      taskQueue,
-      workflowBundle: { code: await bundle() },
       activities: dispatcher(runs, taskQueue),
       interceptors: { activity: [() => ({ inbound: new FleetActivityInterceptor() })] },
       // A cancellation is delivered with the answer to a heartbeat.
       maxHeartbeatThrottleInterval: 100,
       defaultHeartbeatThrottleInterval: 100,
-    });
-    return new Workflows([connection, native], taskQueue, worker, runs);
+    } satisfies Partial<WorkerOptions>;
+    const workers = await Promise.all([
+      Worker.create({ ...shared, taskQueue, workflowBundle: { code: await bundle() } }),
+      Worker.create({ ...shared, taskQueue: waitingQueue(taskQueue) }),
+    ]);
+    return new Workflows([connection, native], taskQueue, workers, runs);
   }
 
   /** Start a workflow whose activities are the defaults with some of them replaced. */
@@ -191,7 +194,7 @@ export class Workflows {
   }
 
   async close(): Promise<void> {
-    this.#worker.shutdown();
+    for (const worker of this.#workers) worker.shutdown();
     await this.#running;
     await Promise.all(this.#connections.map((connection) => connection.close()));
   }

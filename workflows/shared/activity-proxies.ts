@@ -2,8 +2,15 @@
  * The activities as workflows call them. Every proxy names its timeouts and retries, and waits for a cancelled
  * activity to end: otherwise clean-up would run beside the very call it undoes.
  */
-import { ActivityCancellationType, proxyActivities, type ActivityOptions } from '@temporalio/workflow';
+import {
+  ActivityCancellationType,
+  patched,
+  proxyActivities,
+  workflowInfo,
+  type ActivityOptions,
+} from '@temporalio/workflow';
 import type { Activities } from '../../activities/index.ts';
+import { waitingQueue } from '../../src/domain/task-queues.ts';
 
 const COMMON = {
   cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -115,10 +122,19 @@ export function queued(summary: string): ActivityOptions {
   return { ...polled(6 * 3600, summary), retry: { ...retry, maximumAttempts: Number.POSITIVE_INFINITY } };
 }
 
+/**
+ * For calls that wait hours for a node: they have slots of their own, so that the waiting of one tenant does not keep the
+ * control work of all others from its turn. Runs replay on their old queue.
+ */
+function waiting(): Pick<ActivityOptions, 'taskQueue'> {
+  return patched('waiting-has-its-own-queue') ? { taskQueue: waitingQueue(workflowInfo().taskQueue) } : {};
+}
+
 /** Making a snapshot takes as long as the node's disk needs. */
 export function snapshotting(summary: string): ActivityOptions {
   return {
     ...COMMON,
+    ...waiting(),
     startToCloseTimeout: '12h',
     retry: { initialInterval: '500ms', backoffCoefficient: 1.5, maximumInterval: '10s', maximumAttempts: 20 },
     summary: summary.slice(0, 200),
@@ -145,13 +161,20 @@ export function streaming(taskQueue: string, summary: string): ActivityOptions {
 }
 
 /** Recoveries of one shard must not overlap, so none is ever repeated by Temporal. */
-export function once(summary: string): ActivityOptions {
-  return { ...COMMON, startToCloseTimeout: '12h', retry: { maximumAttempts: 1 }, summary: summary.slice(0, 200) };
+const ONCE = {
+  ...COMMON,
+  startToCloseTimeout: '12h',
+  retry: { maximumAttempts: 1 },
+} as const satisfies ActivityOptions;
+
+/** A recovery whose bytes the node fetches itself. */
+export function pulling(summary: string): ActivityOptions {
+  return { ...ONCE, ...waiting(), summary: summary.slice(0, 200) };
 }
 
 /** A recovery whose bytes come through the worker that runs the activity: never repeated either. */
 export function relaying(taskQueue: string, summary: string): ActivityOptions {
-  return { ...once(summary), taskQueue, heartbeatTimeout: '15s' };
+  return { ...ONCE, taskQueue, heartbeatTimeout: '15s', summary: summary.slice(0, 200) };
 }
 
 /** What the Temporal UI shows beside an activity whose call says nothing more exact. */

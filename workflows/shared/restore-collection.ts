@@ -1,13 +1,19 @@
 /** Restoring one collection: made, filled replica by replica, counted; in rounds when an outcome is not known. */
-import { CancellationScope, isCancellation } from '@temporalio/workflow';
+import { CancellationScope, isCancellation, patched } from '@temporalio/workflow';
 import type { ReplicaTask } from '../../activities/recovery.ts';
 import { isRetryable } from '../../src/domain/errors.ts';
 import type { BackupLocation, ClusterRef } from '../../src/domain/naming.ts';
-import { control, described, once, persistent, polled, relaying } from './activity-proxies.ts';
+import { control, described, persistent, polled, pulling, relaying } from './activity-proxies.ts';
 import { hasCode, isFailure, reasonOf } from './failures.ts';
 
 /** Times that a collection is dropped and made again after a recovery with unknown outcome. */
 const MAX_ROUNDS = 3;
+
+/**
+ * Replicas of one collection that are filled at the same time. Temporal lets 2,000 activities of a workflow be open, and
+ * a collection may have more replicas than that.
+ */
+const PULLS_AT_ONCE = 8;
 
 export interface RestoreWay {
   /** Queue of the workers that serve the shards; absent where the nodes read the bucket. */
@@ -49,15 +55,15 @@ export async function restoreCollection(input: CollectionInput, way: RestoreWay)
   const { target, collection, as: name = collection } = input;
   const what = `"${name}"`;
   for (let round = 1; ; round += 1) {
-    let pulling = false;
+    let isPulling = false;
     try {
       await create();
       const replicas = await control.placeReplicas.executeWithOptions(polled(300, `Replicas of ${what} in place`), [
         input,
       ]);
-      pulling = true;
+      isPulling = true;
       await pullAll(input, replicas, way);
-      pulling = false;
+      isPulling = false;
       return await control.verifyRestoredCollection.executeWithOptions(polled(600, `Count ${what} on every replica`), [
         input,
       ]);
@@ -65,7 +71,7 @@ export async function restoreCollection(input: CollectionInput, way: RestoreWay)
       if (isCancellation(error) || !isFailure(error)) throw error;
       // A recovery is tried once only, so whatever another try could mend ends up here.
       const { code } = reasonOf(error);
-      const mendable = isRetryable(code) || (pulling && code === 'IntegrityMismatch');
+      const mendable = isRetryable(code) || (isPulling && code === 'IntegrityMismatch');
       if (!mendable || round === MAX_ROUNDS) throw error;
       await CancellationScope.nonCancellable(() => dropWhenIdle({ target, collection: name }));
     }
@@ -89,22 +95,22 @@ export async function dropWhenIdle(made: { target: ClusterRef; collection: strin
   await persistent.dropRestoredCollection(made);
 }
 
-/** All replicas at once; the failure, if any, only after every pull has ended. */
+/** A window of replicas at a time; the failure, if any, only after every pull that was begun has ended. */
 async function pullAll(input: CollectionInput, replicas: readonly ReplicaTask[], way: RestoreWay): Promise<void> {
   const { relayQueue, onRelayed } = way;
-  const pulls = replicas.map(async (replica) => {
+  // Runs that began before there was a window pull all replicas at once.
+  const width = patched('pulls-in-a-window') ? PULLS_AT_ONCE : replicas.length;
+  await inParallel(replicas, width, async (replica) => {
     const what = `"${input.as ?? input.collection}" shard ${replica.shard}`;
     const task = { ...input, ...replica };
     if (relayQueue === undefined) {
-      await control.recoverReplica.executeWithOptions(once(`Peer ${replica.peer} pulls ${what}`), [task]);
+      await control.recoverReplica.executeWithOptions(pulling(`Peer ${replica.peer} pulls ${what}`), [task]);
       return;
     }
     const options = relaying(relayQueue, `Peer ${replica.peer} gets ${what} through a worker`);
     const { relayed } = await control.relayReplica.executeWithOptions(options, [task]);
     onRelayed(relayed);
   });
-  const failed = (await Promise.allSettled(pulls)).find((outcome) => outcome.status === 'rejected');
-  if (failed !== undefined) throw failed.reason;
 }
 
 /** Once one fails no other is begun; the failure comes when all that were begun have ended. */
