@@ -6,6 +6,7 @@ import { CNI, enforcementOf, type CniFacts } from '../src/domain/aws-addons.ts';
 import { bucketNameOf, carries, eksNameOf, IAM_PATH, roleNameOf, type Tags } from '../src/domain/aws-names.ts';
 import type { AwsPlan } from '../src/domain/aws-plan.ts';
 import {
+  adminAccess,
   backupPod,
   backupPolicy,
   MANAGED_POLICIES,
@@ -26,8 +27,6 @@ type RoleName = (typeof ROLES)[number];
 /** ARNs of the roles; empty where none is needed or made. */
 export type RoleArns = Readonly<Record<RoleName, string>>;
 
-const ADMIN_POLICY = 'cluster-access-policy/AmazonEKSClusterAdminPolicy';
-
 export function createAwsAccessActivities(deps: ActivityDeps) {
   return {
     /** Have the roles, each with its policies and within the permissions boundary, if one is configured. */
@@ -46,6 +45,8 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
     /**
      * Let administrators in, bind the backup role to its service account, and write down whether network policies are
      * enforced.
+     *
+     * @throws FleetError `ResourceNotOurs` when somebody else gave an administrator an access entry: it stays as it is
      */
     async ensureClusterAccess(
       input: ClusterRef & { plan: AwsPlan; eksCluster: string; roles: RoleArns },
@@ -56,12 +57,11 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
         const slot = `access-entry/${principalArn}`;
         const { token: clientRequestToken } = await ledger.intend(slot, 'access-entry');
         const tags = { ...ledger.tags(slot) };
-        await unlessThere(() =>
-          aws.eks.createAccessEntry({ clusterName: eksCluster, principalArn, clientRequestToken, tags }),
-        );
-        const policyArn = `arn:${plan.partition}:eks::aws:${ADMIN_POLICY}`;
-        const policy = { clusterName: eksCluster, principalArn, policyArn, accessScope: { type: 'cluster' as const } };
-        await onceSeen('AWS', `"${principalArn}"`, () => aws.eks.associateAccessPolicy(policy));
+        const entry = { clusterName: eksCluster, principalArn };
+        await unlessThere(() => aws.eks.createAccessEntry({ ...entry, clientRequestToken, tags }));
+        await requireOurEntry(aws, ledger, entry);
+        const policy = adminAccess(ref, plan.partition, plan.spec.create.controlPlane);
+        await onceSeen('AWS', `"${principalArn}"`, () => aws.eks.associateAccessPolicy({ ...entry, ...policy }));
         await ledger.record(slot, principalArn);
       }
       if (roles.backup !== '') await ensurePodIdentity(aws, ledger, ref, eksCluster, roles.backup);
@@ -150,6 +150,21 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
       );
     }
   }
+}
+
+/** A policy on an entry of somebody else's would outlive the cluster, and give rights to whom nobody here let in. */
+async function requireOurEntry(
+  { eks }: Aws,
+  ledger: Ledger,
+  entry: { clusterName: string; principalArn: string },
+): Promise<void> {
+  const { clusterName, principalArn } = entry;
+  const { accessEntry } = await onceSeen('AWS', `"${principalArn}"`, () => eks.describeAccessEntry(entry));
+  if (carries(accessEntry?.tags ?? {}, ledger.scope(false))) return;
+  throw new FleetError(
+    'ResourceNotOurs',
+    `The access entry of "${principalArn}" in EKS cluster "${clusterName}" was not made for this cluster, and stays as it is. Leave the principal out of "aws.adminPrincipalArns", or remove the entry.`,
+  );
 }
 
 /** The add-on that enforces network policies, where there is one that may be looked at. */

@@ -96,6 +96,22 @@ export const MANAGED_POLICIES = {
   backup: [],
 } as const satisfies Record<string, readonly string[]>;
 
+/**
+ * What an administrator may do in Kubernetes: everything in an EKS cluster that is made for one Qdrant cluster, and in one
+ * that exists already, where others live too, what EKS lets an administrator do in the cluster's own namespace.
+ *
+ * @param isOwn the fleet makes the EKS cluster
+ */
+export function adminAccess(ref: ClusterRef, partition: string, isOwn: boolean) {
+  const policy = (name: string) => `arn:${partition}:eks::aws:cluster-access-policy/${name}`;
+  return isOwn
+    ? { policyArn: policy('AmazonEKSClusterAdminPolicy'), accessScope: { type: 'cluster' as const } }
+    : {
+        policyArn: policy('AmazonEKSAdminPolicy'),
+        accessScope: { type: 'namespace' as const, namespaces: [namespaceOf(ref)] },
+      };
+}
+
 /** Refuses whatever does not come by TLS. */
 export function bucketPolicy({ partition }: Account, bucket: string): PolicyDocument {
   const arn = `arn:${partition}:s3:::${bucket}`;

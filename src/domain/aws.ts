@@ -79,7 +79,10 @@ export interface AwsRequest {
   readonly secretsEncryptionKeyArn?: string;
   /** Default none. CloudWatch keeps the log group when the cluster goes. */
   readonly logging?: readonly EksLogType[];
-  /** IAM users and roles who become administrators of the Kubernetes cluster, besides the worker itself. */
+  /**
+   * IAM users and roles who become administrators, besides the worker itself: of the EKS cluster that is made, or of the
+   * cluster's namespace where `eksCluster` is given.
+   */
   readonly adminPrincipalArns?: readonly string[];
   /** Roles to use where `create.access` is false. */
   readonly roles?: { readonly cluster?: string; readonly node?: string };

@@ -8,6 +8,7 @@ import { boundaryPolicy } from '../../src/domain/aws-boundary.ts';
 import { bucketNameOf, clientToken, IAM_PATH, operationTag, roleNameOf } from '../../src/domain/aws-names.ts';
 import { isAllowed } from '../aws/iam.ts';
 import {
+  adminAccess,
   backupPolicy,
   bucketPolicy,
   podTrust,
@@ -154,6 +155,17 @@ describe('policies', () => {
     const { Statement } = policies['backup'] as PolicyDocument;
     expect(list(Statement[0]?.Resource)).toEqual(['arn:aws:s3:::backups/fleet/acme/docs/*/data/*']);
     expect(Statement.flatMap(({ Action }) => list(Action))).toEqual(['s3:GetObject', 's3:ListBucket']);
+  });
+
+  test('an administrator has the whole of an own EKS cluster, and of another the namespace of the Qdrant cluster', () => {
+    expect(adminAccess(REF, 'aws', true)).toEqual({
+      policyArn: 'arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy',
+      accessScope: { type: 'cluster' },
+    });
+    expect(adminAccess(REF, 'aws-cn', false)).toEqual({
+      policyArn: 'arn:aws-cn:eks::aws:cluster-access-policy/AmazonEKSAdminPolicy',
+      accessScope: { type: 'namespace', namespaces: ['fleet-acme--docs'] },
+    });
   });
 
   describe('a role gets rights only within the boundary', () => {
