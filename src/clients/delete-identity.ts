@@ -9,6 +9,7 @@ import {
   type S3Client,
 } from '@aws-sdk/client-s3';
 import { FleetError, messageOf } from '../domain/errors.ts';
+import { isLeaseKey } from '../domain/naming.ts';
 
 /** As the SDK takes credentials that are valid until a time. */
 interface Credentials {
@@ -20,9 +21,6 @@ interface Credentials {
 
 /** Keys, or a function that gets some. */
 export type DeleteIdentity = Credentials | (() => Promise<Credentials>);
-
-/** A lease is deleted by whoever wrote it. */
-const LEASE = /\/leases\/[^/]+$/;
 
 /** Session name in the logs of AWS. */
 const SESSION = 'qdrant-fleet-deletion';
@@ -44,16 +42,16 @@ export function deleteBy(client: S3Client, deleter: S3Client): void {
   );
 }
 
-/** @returns nothing where the command deletes nothing but leases */
+/** A lease is deleted by whoever wrote it. @returns nothing where the command deletes nothing but leases */
 function sendDeletion(deleter: S3Client, command: string | undefined, input: object) {
   switch (command) {
     case 'DeleteObjectCommand': {
       const one = input as DeleteObjectCommandInput;
-      return LEASE.test(one.Key ?? '') ? undefined : deleter.send(new DeleteObjectCommand(one));
+      return isLeaseKey(one.Key ?? '') ? undefined : deleter.send(new DeleteObjectCommand(one));
     }
     case 'DeleteObjectsCommand': {
       const many = input as DeleteObjectsCommandInput;
-      const onlyLeases = many.Delete?.Objects?.every(({ Key = '' }) => LEASE.test(Key)) ?? false;
+      const onlyLeases = many.Delete?.Objects?.every(({ Key = '' }) => isLeaseKey(Key)) ?? false;
       return onlyLeases ? undefined : deleter.send(new DeleteObjectsCommand(many));
     }
     case 'AbortMultipartUploadCommand':

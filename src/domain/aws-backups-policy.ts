@@ -3,6 +3,12 @@ import { BUCKET_PATTERN } from './aws-names.ts';
 import type { PolicyDocument } from './aws-policies.ts';
 
 /**
+ * The id of a backup, of its own length: `*` would reach over `/`, into data of a collection named `leases`.
+ * See `backupIdOf` in naming.ts.
+ */
+const BACKUP = `20${'?'.repeat(6)}T${'?'.repeat(6)}Z-${'?'.repeat(8)}`;
+
+/**
  * What backups and restores do in a bucket, and no deletion but of leases: {@link deletionPolicy} is for that. No version
  * of an object is removed, read or unlocked: what the lock of a cluster's own bucket holds is out of the worker's reach.
  *
@@ -23,7 +29,7 @@ export function backupsPolicy(bucket?: string, partition = 'aws'): PolicyDocumen
         Sid: 'Leases',
         Effect: 'Allow',
         Action: 's3:DeleteObject',
-        Resource: buckets.map((arn) => `${arn}/*/leases/*`),
+        Resource: buckets.map((arn) => `${arn}/*/${BACKUP}/leases/*.json`),
       },
       {
         Sid: 'Lists',

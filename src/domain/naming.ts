@@ -188,6 +188,17 @@ export function backupOfKey(location: ClusterRef & { prefix: string }, key: stri
   return isBackupId(backup) ? backup : undefined;
 }
 
+/**
+ * Whether a key is that of a lease: `<tenant>/<cluster>/<backup>/leases/<one segment>.json`, below any prefix. Clusters,
+ * tenants and collections may be named `leases`, too; none of their names can look like the id of a backup and stand
+ * right before that segment.
+ */
+export function isLeaseKey(key: string): boolean {
+  const [file = '', folder, backup = '', cluster = '', tenant = ''] = key.split('/').reverse();
+  const named = NAME.test(tenant) && NAME.test(cluster) && isBackupId(backup);
+  return named && folder === 'leases' && /^[\w%-]+\.json$/.test(file);
+}
+
 /** Whether a key of an attempt is a copy of a whole shard, or what was sampled of one. */
 export function isShardCopy(key: string): boolean {
   return /\/shard-\d+\.[0-9a-f]{16}\.(?:snapshot|sample\.json)$/.test(key);

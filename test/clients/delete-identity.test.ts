@@ -92,8 +92,11 @@ describe.each([
     const stores = new BackupStores({ ...settings(), deleteIdentity: DELETER });
     await stores.of(where).deleteKeys([`${BACKUP}leases/a.json`, `${BACKUP}leases/b.json`]);
     await stores.of(where).deleteKeys([`${BACKUP}leases/a.json`, `${BACKUP}data/leases`]);
+    // Data of a collection, and a record of a cluster, of that name.
+    await stores.of(where).deleteKeys([`${BACKUP}data/1/leases/shard-0.0123456789abcdef.sample.json`]);
+    await stores.of(where).deleteKeys(['acme/leases/20261121T030000Z-1a2b3c4d/commit.json']);
     stores.close();
-    expect(seen.map((one) => one.split(' ')[0])).toEqual(['WRITER', 'DELETER']);
+    expect(seen.map((one) => one.split(' ')[0])).toEqual(['WRITER', 'DELETER', 'DELETER', 'DELETER']);
   });
 });
 

@@ -18,6 +18,7 @@ import {
 import { workerPolicy } from '../../src/domain/aws-worker-policy.ts';
 import { cutNetwork, longestPrefix, overlaps, parseCidr } from '../../src/domain/cidr.ts';
 import { requestOf, resolveSpec } from '../../src/domain/cluster.ts';
+import { backupKeys, isLeaseKey } from '../../src/domain/naming.ts';
 import { parseProvisionInput } from '../../src/domain/input.ts';
 import { capabilitiesOf } from '../../src/domain/provider.ts';
 
@@ -235,6 +236,33 @@ describe('policies', () => {
       expect(can('deletion', 's3:DeleteObject', key + rest), rest).toBe(true);
     }
     expect(can('backups', 's3:DeleteObject', `${key}leases/a.json`)).toBe(true);
+    // Every key of a backup, where everything that can have a name is named like the folder of leases.
+    const named = { tenant: 'leases', cluster: 'leases', backup: '20261121T030000Z-1a2b3c4d' };
+    for (const prefix of ['', 'fleet', 'leases', 'a/leases']) {
+      const keys = backupKeys({ ...named, prefix });
+      const attempt = '0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9';
+      for (const collection of ['leases', named.backup]) {
+        const shard = keys.shard(attempt, collection, 0, 'a'.repeat(64));
+        const blocks = keys.blocks(attempt, collection, 0);
+        for (const data of [
+          keys.commit,
+          keys.manifest,
+          keys.plan(attempt),
+          keys.lane(attempt, '1'),
+          shard,
+          shard.replace('.snapshot', '.sample.json'),
+          `${blocks}recipe.json`,
+          `${keys.data}${attempt}/${collection}/x.json`,
+        ]) {
+          expect(isLeaseKey(data), data).toBe(false);
+          expect(can('backups', 's3:DeleteObject', `arn:aws:s3:::our-backups/${data}`), data).toBe(false);
+        }
+      }
+      for (const lease of [keys.lease('restore-acme--docs-1'), keys.holder(named.backup, attempt)]) {
+        expect(isLeaseKey(lease), lease).toBe(true);
+        expect(can('backups', 's3:DeleteObject', `arn:aws:s3:::our-backups/${lease}`), lease).toBe(true);
+      }
+    }
     for (const action of ['s3:GetObject', 's3:PutObject'])
       expect(can('deletion', action, `${key}commit.json`)).toBe(false);
   });
