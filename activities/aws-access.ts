@@ -56,12 +56,11 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
       for (const principalArn of plan.spec.adminPrincipalArns) {
         const slot = `access-entry/${principalArn}`;
         const { token: clientRequestToken } = await ledger.intend(slot, 'access-entry');
-        const tags = { ...ledger.tags(slot) };
-        const entry = { clusterName: eksCluster, principalArn };
-        await unlessThere(() => aws.eks.createAccessEntry({ ...entry, clientRequestToken, tags }));
-        await requireOurEntry(aws, ledger, entry);
-        const policy = adminAccess(ref, plan.partition, plan.spec.create.controlPlane);
-        await onceSeen('AWS', `"${principalArn}"`, () => aws.eks.associateAccessPolicy({ ...entry, ...policy }));
+        await letIn(aws, {
+          ...{ clusterName: eksCluster, principalArn, clientRequestToken },
+          ...{ tags: ledger.tags(slot), ours: ledger.scope(false) },
+          policy: adminAccess(ref, plan.partition, plan.spec.create.controlPlane),
+        });
         await ledger.record(slot, principalArn);
       }
       if (roles.backup !== '') await ensurePodIdentity(aws, ledger, ref, eksCluster, roles.backup);
@@ -152,19 +151,35 @@ export function createAwsAccessActivities(deps: ActivityDeps) {
   }
 }
 
-/** A policy on an entry of somebody else's would outlive the cluster, and give rights to whom nobody here let in. */
-async function requireOurEntry(
-  { eks }: Aws,
-  ledger: Ledger,
-  entry: { clusterName: string; principalArn: string },
-): Promise<void> {
-  const { clusterName, principalArn } = entry;
+/** An administrator to let into an EKS cluster. */
+interface Admission {
+  readonly clusterName: string;
+  readonly principalArn: string;
+  readonly clientRequestToken: string;
+  readonly tags: Tags;
+  /** Tags of every entry that was made for this cluster. */
+  readonly ours: Tags;
+  readonly policy: ReturnType<typeof adminAccess>;
+}
+
+/**
+ * Have an entry and a policy on it. On an entry of somebody else's the policy would outlive the cluster, and give rights to
+ * whom nobody here let in.
+ *
+ * @throws FleetError `ResourceNotOurs` when there is such an entry
+ */
+export async function letIn({ eks }: Pick<Aws, 'eks'>, admission: Admission): Promise<void> {
+  const { clusterName, principalArn, clientRequestToken, tags, ours, policy } = admission;
+  const entry = { clusterName, principalArn };
+  await unlessThere(() => eks.createAccessEntry({ ...entry, clientRequestToken, tags: { ...tags } }));
   const { accessEntry } = await onceSeen('AWS', `"${principalArn}"`, () => eks.describeAccessEntry(entry));
-  if (carries(accessEntry?.tags ?? {}, ledger.scope(false))) return;
-  throw new FleetError(
-    'ResourceNotOurs',
-    `The access entry of "${principalArn}" in EKS cluster "${clusterName}" was not made for this cluster, and stays as it is. Leave the principal out of "aws.adminPrincipalArns", or remove the entry.`,
-  );
+  if (!carries(accessEntry?.tags ?? {}, ours)) {
+    throw new FleetError(
+      'ResourceNotOurs',
+      `The access entry of "${principalArn}" in EKS cluster "${clusterName}" was not made for this cluster, and stays as it is. Leave the principal out of "aws.adminPrincipalArns", or remove the entry.`,
+    );
+  }
+  await onceSeen('AWS', `"${principalArn}"`, () => eks.associateAccessPolicy({ ...entry, ...policy }));
 }
 
 /** The add-on that enforces network policies, where there is one that may be looked at. */

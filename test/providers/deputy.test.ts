@@ -14,10 +14,7 @@ import { EMULATORS, startAwsEmulators, type AwsEmulators } from '../../src/local
 import { AwsProxy } from '../../src/local/aws/proxy/proxy.ts';
 import { awsProvider } from '../../src/providers/aws.ts';
 import { CHANGES } from './faulty.ts';
-import { Site } from './site.ts';
 import { Account, REGION } from './support.ts';
-
-const ROLES = { cluster: 'arn:aws:iam::000000000000:role/c', node: 'arn:aws:iam::000000000000:role/n' };
 
 let emulators: AwsEmulators;
 beforeAll(async () => {
@@ -179,53 +176,6 @@ describe.each(EMULATORS)('on %s', (emulator) => {
     }
     await provider.close();
   });
-
-  // moto has no access entries.
-  test.runIf(emulator === 'ministack')(
-    'an administrator of an EKS cluster that others live in gets the namespace only, and no entry of somebody else is touched',
-    async () => {
-      const { eks } = await account.aws();
-      const { eksCluster = '', ...net } = await stage('eksCluster', { team: 'search' });
-      const foreign = 'arn:aws:iam::000000000000:role/foreign';
-      const admin = 'arn:aws:iam::000000000000:role/acme-admins';
-      await eks.createAccessEntry({ clusterName: eksCluster, principalArn: foreign, tags: { team: 'search' } });
-      const enter = async (principal: string) => {
-        const request: AwsRequest = {
-          ...net,
-          eksCluster,
-          adminPrincipalArns: [principal],
-          create: { access: false },
-          roles: ROLES,
-        };
-        const site = new Site(account, emulator);
-        policies.clear();
-        policies.set(tenant(), allowing(request));
-        const plan = await site.plan(request);
-        const roles = { cluster: '', node: '', volumes: '', backup: '' };
-        associated.length = 0;
-        await site.run((a) => a.ensureClusterAccess({ ...site.ref, plan, eksCluster, roles }));
-        return site;
-      };
-      const associated: unknown[] = [];
-      proxy.watch = ({ operation, params }) => {
-        if (operation === 'AssociateAccessPolicy') associated.push(params);
-      };
-
-      await expect(enter(foreign)).rejects.toMatchObject({ code: 'ResourceNotOurs' });
-      expect(associated).toEqual([]);
-
-      const site = await enter(admin);
-      expect(associated).toEqual([
-        expect.objectContaining({
-          policyArn: 'arn:aws:eks::aws:cluster-access-policy/AmazonEKSAdminPolicy',
-          accessScope: { type: 'namespace', namespaces: [`fleet-${tenant()}--${site.ref.cluster}`] },
-        }),
-      ]);
-      await site.run((a) => a.deleteAccess({ ...site.ref, region: REGION, eksCluster }), 'delete-1');
-      expect((await eks.listAccessEntries({ clusterName: eksCluster })).accessEntries).toEqual([foreign]);
-      proxy.watch = undefined;
-    },
-  );
 
   test('provider aws for a tenant to whom it is not allowed: refused before the account is asked anything', async () => {
     const { refusal, calls } = await ask({}, { ...allowing({}), providers: ['kubernetes'] });

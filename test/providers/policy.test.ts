@@ -92,7 +92,6 @@ describe("the worker's policy", () => {
       // A control plane that has machines of others.
       'eks:ListNodegroups',
       // A compensation, or an EKS cluster that outlives the fleet's.
-      'eks:DescribeAccessEntry',
       'eks:ListAccessEntries',
       'eks:DescribePodIdentityAssociation',
       // An add-on that failed and is made again.
