@@ -2,9 +2,10 @@
 import { requireTrusted } from '../src/clients/backup-mac.ts';
 import { parseCopied, parseLane } from '../src/domain/backup-parse.ts';
 import { FleetError } from '../src/domain/errors.ts';
+import { LARGE_JSON } from '../src/domain/json-bounds.ts';
 import { isKeyBelow } from '../src/domain/json-guard.ts';
 import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
-import { LARGE_JSON, type BackupStore } from '../src/clients/s3.ts';
+import type { BackupStore } from '../src/clients/s3.ts';
 import type { ShardTask } from '../src/domain/topology.ts';
 import type { CopiedShard } from './backup-store.ts';
 import { signal } from './context.ts';

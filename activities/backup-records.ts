@@ -10,9 +10,10 @@ import {
 } from '../src/domain/backup.ts';
 import { parseManifest, parseRecord } from '../src/domain/backup-parse.ts';
 import { FleetError } from '../src/domain/errors.ts';
+import { LARGE_JSON } from '../src/domain/json-bounds.ts';
 import { backupKeys, type BackupLocation } from '../src/domain/naming.ts';
 import { doubtOf, isTrusted, requireTrusted, type Seal } from '../src/clients/backup-mac.ts';
-import type { BackupStore } from '../src/clients/s3.ts';
+import { parseJson, type BackupStore } from '../src/clients/s3.ts';
 
 /** What a change of the record may set besides its state. */
 type RecordChange = Pick<CommitRecord, 'was' | 'purgeAfter'>;
@@ -132,14 +133,25 @@ export async function readManifest(
 ): Promise<BackupManifest> {
   const keys = backupKeys(location);
   const { manifest, references } = await requireRecord(store, location, states);
-  const stored = await store.getJson(keys.manifest, manifest.size);
+  // Proven by the record before it is parsed: a forged one costs no more than its bytes.
+  const stored = await store.getText(keys.manifest, manifest.size);
   if (stored === undefined || sha256(stored.text) !== manifest.sha256) {
     throw new FleetError('IntegrityMismatch', `${keys.manifest} is not the manifest that was committed.`);
   }
-  const parsed = parseManifest(stored.body, location, references);
-  requireTrusted(manifestSeal(store, location, parsed, manifest.sha256), location, 'The manifest');
-  return parsed;
+  const id = manifestId(keys.manifest, manifest.sha256, references);
+  if (latest?.store !== store || latest.id !== id) {
+    const parsed = parseManifest(parseJson(stored.text, keys.manifest, LARGE_JSON.values), location, references);
+    latest = { store, id, manifest: parsed, seal: manifestSeal(store, location, parsed, manifest.sha256) };
+  }
+  const { manifest: found, seal } = latest;
+  requireTrusted(seal, location, 'The manifest');
+  return found;
 }
+
+/** The manifest that was read last: each shard of a restore or a verification asks for the same one. */
+let latest:
+  | { readonly store: BackupStore; readonly id: string; readonly manifest: BackupManifest; readonly seal: Seal }
+  | undefined;
 
 /**
  * The record of a backup that was complete once and is in one of these states.
@@ -167,6 +179,10 @@ export async function requireRecord(
   return { ...found.record, manifest };
 }
 
+function manifestId(key: string, digest: string, references: readonly string[] = []): string {
+  return JSON.stringify([key, digest, references]);
+}
+
 /** Manifests whose MAC was found valid, by key and digest: every shard of a restore reads the manifest again. */
 const proven = new WeakMap<BackupStore, Set<string>>();
 const MAX_PROVEN = 1000;
@@ -186,8 +202,11 @@ function manifestSeal(store: BackupStore, location: BackupLocation, manifest: Ba
 export async function sealOf(store: BackupStore, location: BackupLocation): Promise<Seal> {
   const found = await readRecord(store, location);
   if (found?.record.manifest === undefined || !isTrusted(found.seal)) return found?.seal ?? 'missing';
-  const stored = await store.getJson(backupKeys(location).manifest, found.record.manifest.size);
-  return store.mac.check('manifest', location, stored?.body ?? {});
+  const { manifest: key } = backupKeys(location);
+  const { manifest, references } = found.record;
+  if (latest?.store === store && latest.id === manifestId(key, manifest.sha256, references)) return latest.seal;
+  const bounds = { bytes: manifest.size, values: LARGE_JSON.values };
+  return store.mac.check('manifest', location, (await store.getJson(key, bounds))?.body ?? {});
 }
 
 /** The same place for whoever changes something: there nobody takes what the fleet has not signed. */

@@ -3,7 +3,8 @@ import { createHash } from 'node:crypto';
 import type { Alias, CollectionInfo, QdrantClient } from '../src/clients/qdrant.ts';
 import { requireTrusted } from '../src/clients/backup-mac.ts';
 import { requireConditionalWrites } from '../src/clients/conditional-writes.ts';
-import { LARGE_JSON } from '../src/clients/s3.ts';
+import { parseJson } from '../src/clients/s3.ts';
+import { LARGE_JSON } from '../src/domain/json-bounds.ts';
 import {
   INCREMENTAL_FORMAT,
   MANIFEST_FORMAT,
@@ -237,6 +238,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       const formatVersion = isIncremental ? INCREMENTAL_FORMAT : MANIFEST_FORMAT;
       const blocks = isIncremental ? await settle(store, location, attempt, blockShards, signal()) : undefined;
 
+      const names = new Set(plan.names);
       const byCollection = Map.groupBy(shards, ({ collection }) => collection);
       const manifest: BackupManifest = {
         formatVersion,
@@ -259,7 +261,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
             .sort((a, b) => a.shard - b.shard),
         })),
         aliases: plan.aliases
-          .filter(({ collection_name: collection }) => plan.names.includes(collection))
+          .filter(({ collection_name: collection }) => names.has(collection))
           .map(({ alias_name: alias, collection_name: collection }) => ({
             alias,
             collection,
@@ -271,7 +273,7 @@ export function createBackupStoreActivities(deps: ActivityDeps) {
       const references = blocks?.map(({ backup }) => backup).filter((backup) => backup !== location.backup);
       let text = JSON.stringify(store.mac.seal('manifest', location, manifest));
       // What could not be read again must not be committed.
-      parseManifest(JSON.parse(text), location, references);
+      parseManifest(parseJson(text, keys.manifest, LARGE_JSON.values), location, references);
       if ((await store.putIf(keys.manifest, text, { absent: true })) === 'refused') {
         // Written once: an earlier try of this very run is as good, another run's is not ours to commit.
         const there = await store.getJson(keys.manifest, LARGE_JSON);
@@ -355,11 +357,14 @@ function diskNote(pods: readonly string[], reasons: readonly string[]): { diskUn
 
 async function wantedCollections(client: QdrantClient, wanted: readonly string[] | undefined): Promise<string[]> {
   const names = await client.collections();
-  const missing = wanted?.filter((name) => !names.includes(name)) ?? [];
+  if (wanted === undefined) return names;
+  const present = new Set(names);
+  const missing = wanted.filter((name) => !present.has(name));
   if (missing.length > 0) {
     throw new FleetError('InvalidInput', `collections: the cluster has no collection ${missing.join(', ')}`);
   }
-  return wanted === undefined ? names : names.filter((name) => wanted.includes(name));
+  const chosen = new Set(wanted);
+  return names.filter((name) => chosen.has(name));
 }
 
 /** Replicas by shard; those on peers that do not answer are left out, since nothing can be read from them. */

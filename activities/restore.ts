@@ -132,10 +132,12 @@ export function createRestoreActivities(deps: ActivityDeps) {
       // Blocks are put together by a worker; no node could read them.
       const via = manifest.blocks === undefined ? (input.via ?? config.FLEET_RESTORE_VIA) : 'worker';
       const named = new Set([...(collections ?? []), ...Object.keys(rename)]);
-      const missing = [...named].filter((name) => manifest.collections.every((entry) => entry.name !== name));
+      const held = new Set(manifest.collections.map(({ name }) => name));
+      const missing = [...named].filter((name) => !held.has(name));
       if (missing.length > 0) {
         throw new FleetError('RestoreRefused', `Backup ${backup} holds no collection ${missing.join(', ')}.`);
       }
+      const chosen = collections === undefined ? held : new Set(collections);
       return {
         location,
         ...(unprotected !== undefined && { unprotected }),
@@ -144,7 +146,7 @@ export function createRestoreActivities(deps: ActivityDeps) {
         via,
         transferQueue: `${config.FLEET_TASK_QUEUE}-transfer-${config.FLEET_REGION}`,
         collections: manifest.collections
-          .filter(({ name }) => collections?.includes(name) ?? true)
+          .filter(({ name }) => chosen.has(name))
           .map(({ name, shards }) => ({
             name,
             shards: shards.length,

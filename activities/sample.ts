@@ -1,11 +1,12 @@
 /** A few points of every shard that the engine opened, kept beside its data and compared after a restore. */
 import { pointDigest } from '../src/clients/point-digest.ts';
 import type { QdrantClient } from '../src/clients/qdrant.ts';
-import type { BackupStore } from '../src/clients/s3.ts';
+import { parseJson, type BackupStore } from '../src/clients/s3.ts';
 import type { SampledPoint } from '../src/clients/engine.ts';
 import type { ShardEntry } from '../src/domain/backup.ts';
 import { parseSample, type ShardSample } from '../src/domain/backup-parse.ts';
 import { FleetError } from '../src/domain/errors.ts';
+import { SMALL_JSON } from '../src/domain/json-bounds.ts';
 import { sha256 } from './backup-records.ts';
 
 /** Points of a sample, at most. */
@@ -34,11 +35,11 @@ export async function writeSample(
  */
 export async function readSample(store: BackupStore, { sample }: ShardEntry): Promise<ShardSample | undefined> {
   if (sample === undefined) return undefined;
-  const found = await store.getJson(sample.key);
+  const found = await store.getText(sample.key, SMALL_JSON.bytes);
   if (found === undefined || sha256(found.text) !== sample.sha256) {
     throw new FleetError('IntegrityMismatch', `${sample.key} is not the sample that was committed.`);
   }
-  return parseSample(found.body, sample.key);
+  return parseSample(parseJson(found.text, sample.key, SMALL_JSON.values), sample.key);
 }
 
 /**

@@ -19,6 +19,7 @@ import { createHash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { FleetError } from '../domain/errors.ts';
+import { jsonProblem, SMALL_JSON, type JsonBounds } from '../domain/json-bounds.ts';
 import { BackupMac } from './backup-mac.ts';
 import { PartStream, putPart, type Signing } from './part-upload.ts';
 import type { DeleteIdentity } from './delete-identity.ts';
@@ -50,12 +51,16 @@ export interface StoreOptions {
 }
 
 /** An object's body and what conditional writes need. */
-export interface StoredJson {
-  readonly body: unknown;
+export interface StoredText {
   readonly text: string;
   readonly etag: string;
   /** The store's clock when it answered, milliseconds since the epoch. */
   readonly storeTime: number;
+}
+
+/** The same, parsed. */
+export interface StoredJson extends StoredText {
+  readonly body: unknown;
 }
 
 export interface UploadedPart {
@@ -85,11 +90,6 @@ export type WriteCondition = { readonly absent: true } | { readonly etag: string
 
 /** What became of a conditional write. */
 export type WriteOutcome = 'written' | 'refused';
-
-/** Bytes of a record, an intent, a lease: a JSON object that does not grow with the cluster. */
-const SMALL_JSON = 1024 * 1024;
-/** Bytes of a manifest, a plan, a list of shards: 100,000 shards and more. */
-export const LARGE_JSON = 256 * 1024 * 1024;
 
 /** Times that a conditional write is sent while others of the same key are under way; about 6 s altogether. */
 const CONFLICT_ATTEMPTS = 8;
@@ -142,19 +142,30 @@ export class BackupStore {
   /**
    * Read a JSON object.
    *
-   * @param limit bytes that it may have
+   * @param bounds what it may hold
    * @throws FleetError `IntegrityMismatch` when it is larger or no JSON
    */
-  async getJson(key: string, limit = SMALL_JSON): Promise<StoredJson | undefined> {
+  async getJson(key: string, bounds: JsonBounds = SMALL_JSON): Promise<StoredJson | undefined> {
+    const found = await this.getText(key, bounds.bytes);
+    return found && { ...found, body: parseJson(found.text, key, bounds.values) };
+  }
+
+  /**
+   * Read an object as text, for callers who prove it before anything parses it.
+   *
+   * @param limit bytes that it may have
+   * @throws FleetError `IntegrityMismatch` when it is larger
+   */
+  async getText(key: string, limit: number): Promise<StoredText | undefined> {
     try {
-      return await this.#ask(`read ${key}`, () => this.#withSums((sums) => this.#readJson(key, limit, sums)));
+      return await this.#ask(`read ${key}`, () => this.#withSums((sums) => this.#readText(key, limit, sums)));
     } catch (error) {
       if (isMissing(error)) return undefined;
       throw error;
     }
   }
 
-  async #readJson(key: string, limit: number, sums: boolean): Promise<StoredJson> {
+  async #readText(key: string, limit: number, sums: boolean): Promise<StoredText> {
     let storeTime = Number.NaN;
     // They are written with a CRC32; what was altered on its way back is noticed by it.
     const command = new GetObjectCommand({ Bucket: this.bucket, Key: key, ...(sums && { ChecksumMode: 'ENABLED' }) });
@@ -169,7 +180,7 @@ export class BackupStore {
     );
     const answer = await this.#client.send(command);
     const text = await textOf(answer.Body as AsyncIterable<Uint8Array> | undefined, key, limit);
-    return { body: parseJson(text, key), text, etag: answer.ETag ?? '', storeTime };
+    return { text, etag: answer.ETag ?? '', storeTime };
   }
 
   /** Write a JSON object, whatever was there. */
@@ -704,7 +715,10 @@ async function textOf(body: AsyncIterable<Uint8Array> | undefined, key: string, 
   return Buffer.concat(chunks).toString('utf8');
 }
 
-function parseJson(text: string, key: string): unknown {
+/** @throws FleetError `IntegrityMismatch` when it is no JSON, or has more values than it may */
+export function parseJson(text: string, key: string, values: number): unknown {
+  const problem = jsonProblem(text, values);
+  if (problem !== undefined) throw new FleetError('IntegrityMismatch', `${key} ${problem}, and was not read.`);
   try {
     return JSON.parse(text) as unknown;
   } catch (error) {

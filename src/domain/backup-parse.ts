@@ -12,6 +12,7 @@ import {
   type CommitRecord,
   type ShardEntry,
 } from './backup.ts';
+import { LARGE_JSON } from './json-bounds.ts';
 import { JsonGuard } from './json-guard.ts';
 import { backupKeys, isBackupId, type BackupLocation, type BucketRef } from './naming.ts';
 import type { ShardTask } from './topology.ts';
@@ -30,10 +31,6 @@ const BACKUP_BOUNDS = {
   recipeBytes: 64 * 1024 * 1024,
   sampledPoints: 1024,
   nodes: 1000,
-  /** Values in a manifest, of whatever kind. */
-  values: 10_000_000,
-  /** Bytes of a manifest. */
-  manifestBytes: 256 * 1024 * 1024,
 } as const;
 
 const FORMATS = [MANIFEST_FORMAT, INCREMENTAL_FORMAT] as const;
@@ -69,7 +66,7 @@ export interface ShardSample {
  */
 export function parseRecord(json: unknown, location: BackupLocation): CommitRecord {
   const guard = new JsonGuard(backupKeys(location).commit);
-  const record = guard.verbatim(json, 'it');
+  const record = guard.own(json, 'it');
   guard.oneOf(record['formatVersion'], 'formatVersion', FORMATS);
   guard.same(record['backup'], 'backup', location.backup);
   guard.oneOf(record['state'], 'state', BACKUP_STATES);
@@ -82,7 +79,7 @@ export function parseRecord(json: unknown, location: BackupLocation): CommitReco
   if (record['manifest'] !== undefined) {
     const { sha256, size } = guard.object(record['manifest'], 'manifest');
     guard.sha256(sha256, 'manifest.sha256');
-    guard.integer(size, 'manifest.size', 1, BACKUP_BOUNDS.manifestBytes);
+    guard.integer(size, 'manifest.size', 1, LARGE_JSON.bytes);
   }
   if (record['totals'] !== undefined) {
     const totals = guard.object(record['totals'], 'totals');
@@ -112,13 +109,13 @@ export function parseManifest(
   references: readonly string[] = [],
 ): BackupManifest {
   const guard = new JsonGuard(backupKeys(location).manifest);
-  const manifest = guard.verbatim(json, 'it', BACKUP_BOUNDS.values);
+  const manifest = guard.verbatim(json, 'it', LARGE_JSON.values);
   const format = guard.oneOf(manifest['formatVersion'], 'formatVersion', FORMATS);
   for (const name of ['tenant', 'cluster', 'backup'] as const) guard.same(manifest[name], name, location[name]);
   guard.segment(manifest['attempt'], 'attempt');
   for (const name of ['startedAt', 'completedAt']) guard.time(manifest[name], name);
   guard.text(manifest['qdrantVersion'], 'qdrantVersion', 64, /^[\w.+-]+$/);
-  const { nodes } = guard.object(manifest['spec'], 'spec');
+  const { nodes } = guard.own(manifest['spec'], 'spec');
   guard.integer(nodes, 'spec.nodes', 1, BACKUP_BOUNDS.nodes);
   for (const [index, peer] of guard.list(manifest['peers'], 'peers', BACKUP_BOUNDS.peers).entries()) {
     const { id, name } = guard.object(peer, `peers[${index}]`);
@@ -158,7 +155,7 @@ export function parseManifest(
 /** What was seen before the first snapshot, as far as the manifest is made of it. */
 export function parsePlan(json: unknown, where: string): Fields {
   const guard = new JsonGuard(where);
-  const plan = guard.verbatim(json, 'it', BACKUP_BOUNDS.values);
+  const plan = guard.verbatim(json, 'it', LARGE_JSON.values);
   guard.text(plan['qdrantVersion'], 'qdrantVersion', 64, /^[\w.+-]+$/);
   const names = guard.list(plan['names'], 'names', BACKUP_BOUNDS.collections);
   for (const name of names) guard.text(name, 'names', 1024, COLLECTION);
@@ -259,7 +256,7 @@ export function parseCopied(
   const shards = guard.list(json, 'it', BACKUP_BOUNDS.shards);
   for (const [index, entry] of shards.entries()) {
     const path = `[${index}]`;
-    const fields = guard.verbatim(entry, path);
+    const fields = guard.own(entry, path);
     guard.text(fields['collection'], `${path}.collection`, 1024, COLLECTION);
     shard(guard, fields, path, location, true);
   }

@@ -62,8 +62,9 @@ export interface Refusal {
 }
 
 export function restoreItems(manifest: BackupManifest, { collections, rename }: RestoreSelection): RestoreItem[] {
+  const chosen = new Set(collections);
   return manifest.collections
-    .filter(({ name }) => collections.includes(name))
+    .filter(({ name }) => chosen.has(name))
     .map((entry) => ({ entry, as: nameIn(rename, entry.name) }));
 }
 
@@ -90,8 +91,10 @@ export function restoreRefusals(manifest: BackupManifest, wish: RestoreWish, tar
   for (const name of twice(items.map(({ as }) => as))) {
     refuse('names', `two collections would be called "${name}"`, 'give each a name of its own in "rename"');
   }
+  const there = new Set(target.collections);
+  const aliases = new Set(target.aliases.map(({ alias }) => alias));
   for (const { entry, as } of items) {
-    refusals.push(...existingRefusals(as, wish, target));
+    refusals.push(...existingRefusals(as, wish, there, aliases));
     const problem = shardIdProblem(entry);
     if (problem !== undefined) {
       const remedy = 'restore the other collections by "collections", and copy this one point by point';
@@ -107,12 +110,17 @@ export function restoreRefusals(manifest: BackupManifest, wish: RestoreWish, tar
   return refusals;
 }
 
-function existingRefusals(name: string, wish: RestoreWish, { collections, aliases }: RestoreTarget): Refusal[] {
-  if (aliases.some(({ alias }) => alias === name)) {
+function existingRefusals(
+  name: string,
+  wish: RestoreWish,
+  collections: ReadonlySet<string>,
+  aliases: ReadonlySet<string>,
+): Refusal[] {
+  if (aliases.has(name)) {
     const detail = `the target uses "${name}" as an alias`;
     return [{ gate: 'existing', detail, remedy: 'restore under another name by "rename"' }];
   }
-  if (wish.inPlace === true || !collections.includes(name)) return [];
+  if (wish.inPlace === true || !collections.has(name)) return [];
   const remedy = 'restore under another name by "rename", or replace it by "inPlace": true';
   return [{ gate: 'existing', detail: `the target already has a collection "${name}"`, remedy }];
 }
@@ -129,7 +137,8 @@ export function wantedAliases(manifest: BackupManifest, items: readonly RestoreI
 /** Collections of the target that an in-place restore drops first. */
 export function replacedCollections(wish: RestoreWish, target: Pick<RestoreTarget, 'collections'>): string[] {
   if (wish.inPlace !== true) return [];
-  return wish.items.map(({ as }) => as).filter((name) => target.collections.includes(name));
+  const there = new Set(target.collections);
+  return wish.items.map(({ as }) => as).filter((name) => there.has(name));
 }
 
 function aliasRefusals(manifest: BackupManifest, wish: RestoreWish, target: RestoreTarget): Refusal[] {
@@ -137,16 +146,19 @@ function aliasRefusals(manifest: BackupManifest, wish: RestoreWish, target: Rest
   const wanted = wantedAliases(manifest, wish.items);
   const newNames = new Set(wish.items.map(({ as }) => as));
   const remedy = 'leave the aliases out by "aliases": false, or remove it from the target first';
+  const there = new Set(target.collections);
+  const owners = new Map(target.aliases.map(({ alias, collection }) => [alias, collection]));
+  const comeBack = new Set(wanted.map(({ alias }) => alias));
   const taken = wanted
     .filter(({ alias }) => {
-      const standing = target.aliases.find((other) => other.alias === alias);
+      const standing = owners.get(alias);
       // It goes with its collection, and comes back.
-      const frees = standing !== undefined && replaced.has(standing.collection);
-      return (standing !== undefined && !frees) || target.collections.includes(alias) || newNames.has(alias);
+      const frees = standing !== undefined && replaced.has(standing);
+      return (standing !== undefined && !frees) || there.has(alias) || newNames.has(alias);
     })
     .map(({ alias }): Refusal => ({ gate: 'aliases', detail: `the target already uses the name "${alias}"`, remedy }));
   const lost = target.aliases
-    .filter(({ alias, collection }) => replaced.has(collection) && wanted.every((other) => other.alias !== alias))
+    .filter(({ alias, collection }) => replaced.has(collection) && !comeBack.has(alias))
     .map(({ alias, collection }): Refusal => {
       const detail = `the alias "${alias}" of "${collection}" is not in the backup and would be lost with it`;
       return { gate: 'aliases', detail, remedy: 'remove it or point it elsewhere first' };

@@ -6,6 +6,21 @@
 /** Most levels of arrays and objects. Qdrant's own parser stops at 128, and an answer wraps what it holds. */
 export const MAX_JSON_DEPTH = 160;
 
+/** How much JSON an object of a bucket may hold. */
+export interface JsonBounds {
+  readonly bytes: number;
+  /** See {@link jsonProblem}. */
+  readonly values: number;
+}
+
+/** A record, an intent, a lease, a sample: a JSON object that does not grow with the cluster. */
+export const SMALL_JSON: JsonBounds = { bytes: 1024 * 1024, values: 100_000 };
+/**
+ * A manifest, a plan, a list of shards. The entry of a shard that is stored as blocks and sampled has 24 values and, with
+ * names of usual length, less than 1,000 bytes: 100,000 of them fit, beside the configurations of the collections.
+ */
+export const LARGE_JSON: JsonBounds = { bytes: 96 * 1024 * 1024, values: 3_000_000 };
+
 const QUOTE = 34;
 const COMMA = 44;
 const BACKSLASH = 92;

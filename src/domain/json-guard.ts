@@ -1,5 +1,6 @@
 /** Guards for JSON that somebody else may have written: types, bounds and names, in one pass over the value. */
 import { FleetError } from './errors.ts';
+import { isReservedName } from './input/names.ts';
 
 /** Most levels of a value that is passed on as it is. */
 const MAX_DEPTH = 32;
@@ -81,11 +82,27 @@ export class JsonGuard {
   }
 
   /**
-   * An object that is passed on as it is: bounded in depth and size, and without a key that reaches a prototype.
+   * An object that is passed on as it is: bounded in depth and size, and without a key that sets a prototype. Names that
+   * users of Qdrant give (a payload index, a vector, metadata) stand in it as keys, and may be `constructor`: whoever
+   * looks one up asks for an own property.
    *
    * @param most values in it
    */
   verbatim(value: unknown, path: string, most = MAX_NODES): Readonly<Record<string, unknown>> {
+    return this.#bounded(value, path, most, (key) => key === '__proto__');
+  }
+
+  /** The same for an object whose keys are the fleet's own names: none of them reaches a prototype. */
+  own(value: unknown, path: string, most = MAX_NODES): Readonly<Record<string, unknown>> {
+    return this.#bounded(value, path, most, isReservedName);
+  }
+
+  #bounded(
+    value: unknown,
+    path: string,
+    most: number,
+    refused: (key: string) => boolean,
+  ): Readonly<Record<string, unknown>> {
     const whole = this.object(value, path);
     let nodes = 0;
     const visit = (inner: unknown, depth: number): void => {
@@ -94,7 +111,7 @@ export class JsonGuard {
       if (depth > MAX_DEPTH) this.bad(path, `is more than ${MAX_DEPTH} levels deep`);
       if (typeof inner !== 'object' || inner === null) return;
       for (const [key, next] of Object.entries(inner)) {
-        if (key === '__proto__') this.bad(path, 'has a key "__proto__"');
+        if (refused(key)) this.bad(path, `has a key "${key}"`);
         visit(next, depth + 1);
       }
     };

@@ -12,6 +12,7 @@ import {
   parseRecord,
   parseSample,
 } from '../../src/domain/backup-parse.ts';
+import { missingIndexes } from '../../src/domain/collection-config.ts';
 import { FleetError } from '../../src/domain/errors.ts';
 import { isKeyBelow } from '../../src/domain/json-guard.ts';
 import { backupKeys, type BackupLocation } from '../../src/domain/naming.ts';
@@ -83,6 +84,23 @@ describe('any JSON', () => {
       { numRuns: 3000 },
     );
   });
+});
+
+test('names that users give may be those of a prototype, those of the fleet may not', () => {
+  const config = {
+    params: { vectors: { constructor: { size: 4, distance: 'Dot' } } },
+    metadata: { prototype: { constructor: 1 } },
+  };
+  const named = manifestOf(location, { collections: [{ ...documents, config }] });
+  const read = parseManifest(JSON.parse(JSON.stringify(named)), location);
+  expect(read).toEqual(named);
+  expect(missingIndexes(read.collections[0]?.payloadSchema ?? {}, {})).toEqual(['constructor']);
+  for (const name of ['constructor', 'prototype', '__proto__']) {
+    const spec = JSON.parse(JSON.stringify(manifest.spec).replace('{', `{"${name}":{},`)) as typeof manifest.spec;
+    expect(() => parseManifest({ ...manifest, spec }, location)).toThrow(`has a key "${name}"`);
+    const record = JSON.stringify(recordOf(location, 'COMMITTED', '{}')).replace('{', `{"${name}":{},`);
+    expect(() => parseRecord(JSON.parse(record), location)).toThrow(`has a key "${name}"`);
+  }
 });
 
 test.for([
