@@ -106,7 +106,7 @@ describe('provision', () => {
   });
 
   test('peers that do not come up are named, and go', async () => {
-    const slow = await fleetWith({ FLEET_QDRANT_RESOLVER: 'dns' });
+    const slow = await fleetWith({ FLEET_QDRANT_RESOLVER: 'dns', FLEET_ALLOW_PLAINTEXT: 'true' });
     const input = { tenant: slow.tenant, cluster: 'docs', ...SMALL, readyTimeoutSeconds: 4 };
     const ended = await failure(await slow.start('ProvisionCluster', input));
     expect(ended).toEqual({

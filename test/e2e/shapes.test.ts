@@ -213,7 +213,8 @@ describe('three nodes, one, five', () => {
     });
     const rename = { many: 'again' };
     const input = { ...ref, source: 'three', cluster: 'one', collections: ['many'], rename, aliases: false };
-    await expect(fleet.run('RestoreCluster', input)).rejects.toMatchObject({
+    await expect(fleet.run('RestoreCluster', input)).rejects.toMatchObject({ cause: { type: 'BackupDamaged' } });
+    await expect(fleet.run('RestoreCluster', { ...input, acceptDamaged: true })).rejects.toMatchObject({
       cause: { type: 'IntegrityMismatch', message: expect.stringContaining('.sample.json is not the sample') },
     });
   });
