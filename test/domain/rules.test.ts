@@ -104,8 +104,9 @@ describe('commit record', () => {
 
   test('data may go only after PURGING, and nothing leaves DELETED or ABORTED', () => {
     expect(BACKUP_STATES.filter((to) => mayFollow(undefined, to))).toEqual(['COMMITTED', 'ABORTED']);
-    expect(BACKUP_STATES.filter((to) => mayFollow('COMMITTED', to))).toEqual(['DELETING']);
-    expect(BACKUP_STATES.filter((to) => mayFollow('DELETING', to))).toEqual(['COMMITTED', 'PURGING']);
+    expect(BACKUP_STATES.filter((to) => mayFollow('COMMITTED', to))).toEqual(['CORRUPT', 'DELETING']);
+    expect(BACKUP_STATES.filter((to) => mayFollow('CORRUPT', to))).toEqual(['COMMITTED', 'DELETING']);
+    expect(BACKUP_STATES.filter((to) => mayFollow('DELETING', to))).toEqual(['COMMITTED', 'CORRUPT', 'PURGING']);
     expect(BACKUP_STATES.filter((to) => mayFollow('PURGING', to))).toEqual(['DELETED']);
     for (const end of ['DELETED', 'ABORTED'] as const) {
       expect(BACKUP_STATES.filter((to) => mayFollow(end, to))).toEqual([]);
