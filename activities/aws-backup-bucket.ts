@@ -5,7 +5,6 @@ import { awsErrorName, isInUse, isNotFound } from '../src/clients/aws/errors.ts'
 import { fromTagList, tagList } from '../src/clients/aws/inventory.ts';
 import { bucketNameOf, carries, type Tags } from '../src/domain/aws-names.ts';
 import type { AwsPlan } from '../src/domain/aws-plan.ts';
-import { bucketPolicy } from '../src/domain/aws-policies.ts';
 import { FleetError } from '../src/domain/errors.ts';
 import type { ClusterRef } from '../src/domain/naming.ts';
 import { Ledger } from './aws-ledger.ts';
@@ -24,7 +23,8 @@ const UPLOAD_DAYS = 7;
 export function createAwsBackupBucketActivities(deps: ActivityDeps) {
   return {
     /**
-     * Have the bucket: versioned, locked, encrypted, closed to the public, TLS only. No object expires by a rule of the
+     * Have the bucket: versioned, locked, encrypted, closed to the public. It has no policy: whoever may write one can let
+     * another account in; the policies of our own identities ask for TLS. No object expires by a rule of the
      * bucket's, since retention knows what belongs together; what retention removed, and what was written anew, does:
      * it stays as a version for {@link LOCK_DAYS} days, and then S3 removes it.
      *
@@ -168,7 +168,6 @@ async function protect({ s3 }: Aws, plan: AwsPlan, Bucket: string): Promise<void
       ],
     },
   });
-  await s3.putBucketPolicy({ ...bucket, Policy: JSON.stringify(bucketPolicy(plan, Bucket)) });
 }
 
 /** A bucket of this account that S3 does not show yet is ours when an earlier attempt may have made it. */

@@ -1,6 +1,6 @@
 /** The IAM policies of the identities that write and that delete backups: docs/iam has them as they are printed. */
 import { BUCKET_PATTERN } from './aws-names.ts';
-import type { PolicyDocument } from './aws-policies.ts';
+import type { PolicyDocument, Statement } from './aws-policies.ts';
 
 /**
  * The id of a backup, of its own length: `*` would reach over `/`, into data of a collection named `leases`.
@@ -37,6 +37,7 @@ export function backupsPolicy(bucket?: string, partition = 'aws'): PolicyDocumen
         Action: ['s3:ListBucket', 's3:ListBucketMultipartUploads'],
         Resource: buckets,
       },
+      ...denials(partition),
     ],
   };
 }
@@ -58,17 +59,52 @@ export function deletionPolicy(bucket?: string, partition = 'aws'): PolicyDocume
         Action: ['s3:DeleteObject', 's3:AbortMultipartUpload'],
         Resource: bucketArns(bucket, partition).map((arn) => `${arn}/*`),
       },
+      ...denials(partition),
     ],
   };
 }
 
-/** What a worker needs to make and remove the buckets that clusters have of their own (`create.backupBucket`). */
+/**
+ * What a worker needs to make and remove the buckets that clusters have of their own (`create.backupBucket`). No policy of
+ * a bucket is written: it could let another account in, which no policy of ours binds.
+ */
 export function bucketsPolicy(partition = 'aws'): PolicyDocument {
   return {
     Version: '2012-10-17',
-    Statement: [{ Sid: 'Buckets', Effect: 'Allow', Action: KEEPING, Resource: bucketArns(undefined, partition) }],
+    Statement: [
+      { Sid: 'Buckets', Effect: 'Allow', Action: KEEPING, Resource: bucketArns(undefined, partition) },
+      ...denials(partition),
+    ],
   };
 }
+
+/**
+ * A bucket's policy can allow what no policy of an identity mentions, and cannot allow what one denies.
+ *
+ * @returns that no version goes or loses its lock, and nothing goes without TLS
+ */
+function denials(partition: string): Statement[] {
+  const Resource = `arn:${partition}:s3:::*`;
+  return [
+    { Sid: 'KeepVersions', Effect: 'Deny', Action: OF_VERSIONS, Resource },
+    {
+      Sid: 'OnlyTls',
+      Effect: 'Deny',
+      Action: 's3:*',
+      Resource,
+      Condition: { Bool: { 'aws:SecureTransport': 'false' } },
+    },
+  ];
+}
+
+const OF_VERSIONS = [
+  's3:DeleteObjectVersion',
+  's3:BypassGovernanceRetention',
+  's3:PutObjectRetention',
+  's3:PutObjectLegalHold',
+  's3:PutBucketPolicy',
+  's3:DeleteBucketPolicy',
+];
 
 const KEEPING = [
   's3:CreateBucket',
@@ -81,7 +117,6 @@ const KEEPING = [
   's3:PutEncryptionConfiguration',
   's3:PutBucketObjectLockConfiguration',
   's3:PutLifecycleConfiguration',
-  's3:PutBucketPolicy',
   's3:ListBucketVersions',
 ];
 

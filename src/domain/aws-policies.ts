@@ -85,6 +85,13 @@ export function backupPolicy(ref: ClusterRef, { partition }: Account, bucket: st
       Resource: arn,
       Condition: { StringLike: { 's3:prefix': `${keys}*` } },
     },
+    {
+      Sid: 'OnlyTls',
+      Effect: 'Deny',
+      Action: 's3:*',
+      Resource: [arn, `${arn}/*`],
+      Condition: { Bool: { 'aws:SecureTransport': 'false' } },
+    },
   );
 }
 
@@ -110,17 +117,4 @@ export function adminAccess(ref: ClusterRef, partition: string, isOwn: boolean) 
         policyArn: policy('AmazonEKSAdminPolicy'),
         accessScope: { type: 'namespace' as const, namespaces: [namespaceOf(ref)] },
       };
-}
-
-/** Refuses whatever does not come by TLS. */
-export function bucketPolicy({ partition }: Account, bucket: string): PolicyDocument {
-  const arn = `arn:${partition}:s3:::${bucket}`;
-  return document({
-    Sid: 'OnlyTls',
-    Effect: 'Deny',
-    Principal: '*',
-    Action: 's3:*',
-    Resource: [arn, `${arn}/*`],
-    Condition: { Bool: { 'aws:SecureTransport': 'false' } },
-  });
 }

@@ -10,7 +10,6 @@ import { isAllowed } from '../aws/iam.ts';
 import {
   adminAccess,
   backupPolicy,
-  bucketPolicy,
   podTrust,
   serviceTrust,
   type PolicyDocument,
@@ -127,7 +126,6 @@ describe('policies', () => {
     clusterTrust: serviceTrust('eks.amazonaws.com', AT),
     nodeTrust: serviceTrust('ec2.amazonaws.com', AT),
     podTrust: podTrust(REF, AT, { namespace: 'fleet-acme--docs', serviceAccount: 'qdrant-fleet-backup' }),
-    bucket: bucketPolicy(AT, 'backups'),
   };
   const statements = Object.entries(policies).flatMap(([name, { Statement }]) =>
     Statement.map((statement) => [`${name} ${statement.Sid}`, statement] as const),
@@ -155,7 +153,8 @@ describe('policies', () => {
   test('the backup role reads the data below its own prefix, and writes and removes nothing', () => {
     const { Statement } = policies['backup'] as PolicyDocument;
     expect(list(Statement[0]?.Resource)).toEqual(['arn:aws:s3:::backups/fleet/acme/docs/*/data/*']);
-    expect(Statement.flatMap(({ Action }) => list(Action))).toEqual(['s3:GetObject', 's3:ListBucket']);
+    const allowed = Statement.filter(({ Effect }) => Effect === 'Allow');
+    expect(allowed.flatMap(({ Action }) => list(Action))).toEqual(['s3:GetObject', 's3:ListBucket']);
   });
 
   test('an administrator has the whole of an own EKS cluster, and of another the namespace of the Qdrant cluster', () => {
@@ -282,11 +281,36 @@ describe('policies', () => {
     expect(reached(bucketNameOf(longest, 'eu-west-1', '123456789012'))).toBe(true);
     expect(reached('our-backups')).toBe(true);
     expect(reached('fleet-backups')).toBe(false);
-    const actions = [...Statement, ...(policies['worker']?.Statement ?? [])].flatMap(({ Action }) => list(Action));
-    expect(actions.filter((action) => /^s3:.*(?:Version$|Bypass|Retention|LegalHold)/.test(action))).toEqual([]);
     const own = list(bucketsPolicy().Statement[0]?.Resource);
     expect(own).toEqual(buckets.filter((arn) => !arn.endsWith('our-backups')));
   });
+
+  test.each(['backups', 'deletion', 'buckets'])(
+    "%s: no version goes or loses its lock and nothing goes without TLS, whatever a bucket's policy allows",
+    (name) => {
+      const { Statement } = policies[name] as PolicyDocument;
+      // What the bucket's policy allows counts like a statement of the identity's own.
+      const opened: PolicyDocument = {
+        Version: '2012-10-17',
+        Statement: [...Statement, { Sid: 'Evil', Effect: 'Allow', Action: 's3:*', Resource: '*' }],
+      };
+      const bucket = `arn:aws:s3:::${bucketNameOf(REF, 'eu-west-1', '123456789012')}`;
+      const can = (action: string, resource: string, tls = 'true') =>
+        isAllowed(opened, { action, resource, context: { 'aws:SecureTransport': tls } });
+      for (const action of [
+        'DeleteObjectVersion',
+        'BypassGovernanceRetention',
+        'PutObjectRetention',
+        'PutObjectLegalHold',
+      ]) {
+        expect(can(`s3:${action}`, `${bucket}/acme/docs/x`), action).toBe(false);
+      }
+      for (const action of ['PutBucketPolicy', 'DeleteBucketPolicy'])
+        expect(can(`s3:${action}`, bucket), action).toBe(false);
+      expect(can('s3:GetObject', `${bucket}/acme/docs/x`)).toBe(true);
+      expect(can('s3:GetObject', `${bucket}/acme/docs/x`, 'false')).toBe(false);
+    },
+  );
 
   test.each([
     ['worker', workerPolicy()],
