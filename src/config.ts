@@ -412,9 +412,11 @@ function plaintextHops(config: Config, env: NodeJS.ProcessEnv): string[] {
   if (relay !== undefined && !isLoopback(relay) && (cert === undefined || key === undefined)) {
     hops.push('FLEET_RELAY_HOST: nodes would read shards from it without TLS; set FLEET_RELAY_CERT_FILE and _KEY_FILE');
   }
-  if (isPlaintextDatabase(config.DATABASE_URL, env['PGSSLMODE'])) {
+  if (isPlaintextDatabase(config.DATABASE_URL, env['PGSSLMODE'], env['PGHOST'])) {
     const { hostname } = new URL(config.DATABASE_URL);
-    hops.push(`DATABASE_URL: reaches ${hostname} without verified TLS; add "sslmode=verify-full"`);
+    hops.push(
+      `DATABASE_URL: reaches ${hostname || 'the host of PGHOST'} without verified TLS; add "sslmode=verify-full"`,
+    );
   }
   if (!config.FLEET_QDRANT_TLS && config.FLEET_QDRANT_RESOLVER === 'dns') {
     hops.push('FLEET_QDRANT_TLS: new clusters would be without TLS');

@@ -18,6 +18,7 @@ import {
   type V1ContainerStatus,
 } from '@kubernetes/client-node';
 import { FleetError, messageOf } from '../domain/errors.ts';
+import { isLoopback } from '../domain/plaintext.ts';
 import type { ContainerState } from '../domain/pod-trouble.ts';
 import type { NodeState, PlacedVolume } from '../domain/pod-absence.ts';
 import type { FixedShape } from '../domain/stateful-set.ts';
@@ -328,16 +329,20 @@ export class Kubernetes {
   }
 
   /**
-   * Where the kubelet of a node answers. Kubelets serve HTTPS; those of a local stack, on loopback addresses, serve HTTP.
+   * Where the kubelet of a node answers. Kubelets serve HTTPS; those of a local stack, on loopback addresses, serve HTTP. A
+   * node says its own address, so loopback counts only where the API server is there, too: elsewhere it would lead to
+   * what runs beside the worker.
    *
-   * @returns nothing for a node that is not there or has no address
+   * @returns nothing for a node that is not there or has no address that may be asked
    */
   async kubeletOrigin(node: string): Promise<string | undefined> {
     const found = await orMissing(`read node ${node}`, () => this.#core.readNode({ name: node }));
     const ip = found?.status?.addresses?.find(({ type }) => type === 'InternalIP')?.address;
     const port = found?.status?.daemonEndpoints?.kubeletEndpoint?.Port ?? KUBELET_PORT;
-    if (ip === undefined || isIP(ip) === 0) return undefined;
-    return `${ip.startsWith('127.') ? 'http' : 'https'}://${isIP(ip) === 6 ? `[${ip}]` : ip}:${port}`;
+    if (ip === undefined || isIP(ip) === 0 || isUnspecified(ip)) return undefined;
+    const local = isLoopback(ip);
+    if (local && !isLoopback(new URL(this.#cluster?.server ?? 'https://none').hostname)) return undefined;
+    return `${local ? 'http' : 'https'}://${isIP(ip) === 6 ? `[${ip}]` : ip}:${port}`;
   }
 
   /** A token of a service account, good for ten minutes. Never log it. */
@@ -577,4 +582,9 @@ function reasonOf(error: ApiException<unknown>): string {
     if (!(parseError instanceof SyntaxError)) throw parseError;
     return body.slice(0, 300);
   }
+}
+
+/** `0.0.0.0` and `::` lead to this machine. */
+function isUnspecified(ip: string): boolean {
+  return ip === '0.0.0.0' || /^[0:]+$/.test(ip);
 }

@@ -42,8 +42,18 @@ export const POD_LABELS = {
   'app.kubernetes.io/instance': RELEASE_NAME,
 } as const;
 
-/** Where clouds serve credentials of a machine to whoever asks on it. */
-export const METADATA_CIDRS = ['169.254.0.0/16', 'fd00:ec2::254/128'] as const;
+/**
+ * Where clouds serve credentials and settings of a machine to whoever asks on it: link-local addresses, those of AWS, Azure
+ * and Oracle, and all of IPv4 behind NAT64, which would lead to each of them.
+ */
+export const METADATA_CIDRS = [
+  '169.254.0.0/16',
+  '168.63.129.16/32',
+  '192.0.0.192/32',
+  'fd00:ec2::254/128',
+  'fe80::/10',
+  '64:ff9b::/96',
+] as const;
 
 /** Networks that are nobody's on the internet: of a company, a cloud network or a cluster. */
 export const PRIVATE_CIDRS = ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10', 'fc00::/7'] as const;

@@ -28,10 +28,12 @@ const VERIFIED_MODES = ['prefer', 'require', 'verify-ca', 'verify-full'];
  * checks it in every mode but `disable` and `no-verify`; with `uselibpqcompat=true` it does as libpq does.
  *
  * @param environmentMode value of `PGSSLMODE`, which counts where the URL says nothing
+ * @param environmentHost value of `PGHOST`, which counts where the URL names no host
  */
-export function isPlaintextDatabase(url: string, environmentMode?: string): boolean {
+export function isPlaintextDatabase(url: string, environmentMode?: string, environmentHost = ''): boolean {
   const { hostname, searchParams } = new URL(url);
-  const host = searchParams.get('host') ?? decodeURIComponent(hostname);
+  const named = searchParams.get('host') ?? decodeURIComponent(hostname);
+  const host = named === '' ? environmentHost : named;
   // A path is a socket of this machine.
   if (host === '' || host.startsWith('/') || isLoopback(host)) return false;
   const mode = searchParams.get('sslmode');

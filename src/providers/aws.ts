@@ -22,6 +22,8 @@ interface Options {
 
 /** An activity that was given access may use it for this long; what is older is made anew. */
 const FRESH_MS = TOKEN_LIFE_MS / 2;
+/** Clusters whose access is kept; the oldest goes. */
+const MOST_KNOWN = 256;
 
 /**
  * 1. A token goes into a kubeconfig of mode 0600 inside a folder of mode 0700: never into arguments, which every
@@ -65,7 +67,12 @@ export function awsProvider({ aws, helm, installation }: Options): Provider {
       const found = known.get(key);
       if (found !== undefined && found.until > Date.now()) return found.access;
       const access = open(ref, name, region, `${region}-${name}-${clusterKey(ref)}.json`);
+      known.delete(key);
       known.set(key, { until: Date.now() + FRESH_MS, access });
+      for (const oldest of known.keys()) {
+        if (known.size <= MOST_KNOWN) break;
+        known.delete(oldest);
+      }
       // A failure is not kept.
       access.catch(() => known.delete(key));
       return access;

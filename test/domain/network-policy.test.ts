@@ -128,9 +128,17 @@ describe('the store', () => {
     expect(blocks(AWS)).toEqual([
       {
         cidr: '0.0.0.0/0',
-        except: ['169.254.0.0/16', '10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10'],
+        except: [
+          '169.254.0.0/16',
+          '168.63.129.16/32',
+          '192.0.0.192/32',
+          '10.0.0.0/8',
+          '172.16.0.0/12',
+          '192.168.0.0/16',
+          '100.64.0.0/10',
+        ],
       },
-      { cidr: '::/0', except: ['fd00:ec2::254/128', 'fc00::/7'] },
+      { cidr: '::/0', except: ['fd00:ec2::254/128', 'fe80::/10', '64:ff9b::/96', 'fc00::/7'] },
     ]);
   });
 
@@ -151,7 +159,10 @@ describe('the store', () => {
 
   test('in the networks of the operator never includes metadata', () => {
     const store = storeLocation('https://s3.corp', { cidrs: ['0.0.0.0/0', '10.9.0.0/16'], podPorts: [], private: [] });
-    expect(blocks(store)).toEqual([{ cidr: '0.0.0.0/0', except: ['169.254.0.0/16'] }, { cidr: '10.9.0.0/16' }]);
+    expect(blocks(store)).toEqual([
+      { cidr: '0.0.0.0/0', except: ['169.254.0.0/16', '168.63.129.16/32', '192.0.0.192/32'] },
+      { cidr: '10.9.0.0/16' },
+    ]);
   });
 });
 
@@ -199,8 +210,10 @@ describe('networks', () => {
   });
 
   test('families are never inside each other', () => {
-    expect(containsCidr('0.0.0.0/0', METADATA_CIDRS[1])).toBe(false);
-    expect(containsCidr('::/0', METADATA_CIDRS[1])).toBe(true);
+    expect(containsCidr('0.0.0.0/0', 'fd00:ec2::254/128')).toBe(false);
+    for (const cidr of METADATA_CIDRS) {
+      expect(containsCidr(cidr.includes(':') ? '::/0' : '0.0.0.0/0', cidr), cidr).toBe(true);
+    }
   });
 
   test.each([

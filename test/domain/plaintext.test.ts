@@ -43,6 +43,17 @@ test('PGSSLMODE counts where the URL says nothing', () => {
   expect(isPlaintextUrl('https://s3:7070')).toBe(false);
 });
 
+test('PGHOST counts where the URL names no host', () => {
+  for (const url of ['postgres:///d', 'postgresql:///d?sslmode=disable', 'postgres:///d?host=']) {
+    expect(isPlaintextDatabase(url), url).toBe(false);
+    expect(isPlaintextDatabase(url, undefined, '/var/run/postgresql'), url).toBe(false);
+    expect(isPlaintextDatabase(url, undefined, 'db'), url).toBe(true);
+  }
+  expect(isPlaintextDatabase('postgres:///d', 'verify-full', 'db')).toBe(false);
+  expect(isPlaintextDatabase('postgres://127.0.0.1/d', undefined, 'db')).toBe(false);
+  expect(() => loadConfig({ ...LOCAL, DATABASE_URL: 'postgres:///d', PGHOST: 'db' })).toThrow(/DATABASE_URL.*PGHOST/);
+});
+
 test('the worker names every hop at start, with what to do, and no secret', () => {
   const env = {
     ...LOCAL,
