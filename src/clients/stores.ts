@@ -2,6 +2,9 @@
 import type { BucketRef, InBucket } from '../domain/naming.ts';
 import { BackupStore, type StoreOptions } from './s3.ts';
 
+/** Buckets of clusters whose clients are kept; the one that was asked for least recently goes. */
+const MOST_STORES = 256;
+
 export class BackupStores {
   /** The fleet's. */
   readonly fleet: BackupStore;
@@ -19,13 +22,25 @@ export class BackupStores {
     if (bucket === undefined) return this.fleet;
     const key = `${bucket.region}/${bucket.name}`;
     const known = this.#others.get(key);
-    if (known !== undefined) return known;
+    if (known !== undefined) {
+      this.#keep(key, known);
+      return known;
+    }
     const store = new BackupStore(
       { ...this.#options, bucket: bucket.name, region: this.#regionOf(bucket) },
       this.fleet,
     );
-    this.#others.set(key, store);
+    this.#keep(key, store);
     return store;
+  }
+
+  #keep(key: string, store: BackupStore): void {
+    this.#others.delete(key);
+    this.#others.set(key, store);
+    const [oldest] = this.#others;
+    if (oldest === undefined || this.#others.size <= MOST_STORES) return;
+    this.#others.delete(oldest[0]);
+    oldest[1].close();
   }
 
   close(): void {

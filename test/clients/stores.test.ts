@@ -28,6 +28,18 @@ describe('the address and region of a bucket', () => {
     stores.close();
   });
 
+  test('are kept for the 256 that were asked for last', () => {
+    const stores = new BackupStores({ bucket: 'fleet', region: 'us-east-1', forcePathStyle: false });
+    const store = (name: string) => stores.of({ bucket: { name, region: 'eu-west-1' } });
+    const [first, second] = [store('first'), store('second')];
+    for (let index = 0; index < 254; index += 1) store(`other-${index}`);
+    expect(store('first')).toBe(first);
+    store('one-more');
+    expect(store('first')).toBe(first);
+    expect(store('second')).not.toBe(second);
+    stores.close();
+  });
+
   test('of another store are the store’s, as the nodes know it', async () => {
     const address = { endpoint: 'http://store:7070', nodeEndpoint: 'http://inside:7070' };
     const stores = new BackupStores({ bucket: 'fleet', region: 'us-east-1', forcePathStyle: true, ...address });
