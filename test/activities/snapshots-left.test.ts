@@ -63,7 +63,12 @@ let parts: Parts;
 beforeAll(async () => {
   // Only the question where the pods are is answered by hand.
   const pods = nodes.map(({ peer }) => ({ name: `qdrant-${peer - 1}`, ip: hostOf(peer), ready: true, reason: '' }));
-  const kubernetes = { pods: () => Promise.resolve(pods), secretValue: () => Promise.resolve('key') };
+  const kubernetes = {
+    pods: () => Promise.resolve(pods),
+    secretValue: () => Promise.resolve('key'),
+    // No certificates: loopback may be plain.
+    secret: () => Promise.resolve(undefined),
+  };
   parts = await Parts.open({ kubernetes: kubernetes as unknown as Kubernetes });
   await Promise.all(nodes.map((node) => node.listen()));
 });
