@@ -63,7 +63,8 @@ let parts: Parts;
 beforeAll(async () => {
   // Only the question where the pods are is answered by hand.
   const pods = { pods: () => Promise.resolve([{ name: 'qdrant-0', ip: HOST, ready: true, reason: '' }]) };
-  const secret = { secretValue: () => Promise.resolve('key') };
+  // No certificates: loopback may be plain.
+  const secret = { secretValue: () => Promise.resolve('key'), secret: () => Promise.resolve(undefined) };
   parts = await Parts.open({ kubernetes: { ...pods, ...secret } as unknown as Kubernetes });
   await node.listen();
 });

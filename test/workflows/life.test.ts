@@ -193,16 +193,17 @@ describe('RenewCertificates', () => {
       { looked: 3, unseen: 0, due: [REF] },
     ];
     const held = gate();
+    // The rotations are operations of their own, not parts of this one: they are answered under their own name.
+    workflows.expect('renew-certificates', {
+      inspectCertificates: async () => {
+        await held.promise;
+        return { due: false, authorityDue: false, expired: false, stage: 'settled' };
+      },
+    });
     const run = await workflows.run(
       'RenewCertificates',
       {},
-      {
-        listDueCertificates: ({ after }) => pages[after === undefined ? 0 : 1] ?? { looked: 0, unseen: 0, due: [] },
-        inspectCertificates: async () => {
-          await held.promise;
-          return { due: false, authorityDue: false, expired: false, stage: 'settled' };
-        },
-      },
+      { listDueCertificates: ({ after }) => pages[after === undefined ? 0 : 1] ?? { looked: 0, unseen: 0, due: [] } },
     );
     expect(run.ended).toMatchObject({ status: 'COMPLETED', result: { looked: 203, started: 2, unseen: 1 } });
     held.resolve();
