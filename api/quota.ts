@@ -1,5 +1,4 @@
 /** What the API refuses at once because of a quota. The worker holds every operation against the quotas again. */
-import { WorkflowNotFoundError } from '@temporalio/common';
 import { Cron } from 'croner';
 import { copyingBackups, readQuotas, readUse, runningOperations } from '../src/clients/quotas.ts';
 import {
@@ -15,6 +14,7 @@ import {
   type Quotas,
 } from '../src/domain/quota.ts';
 import type { OperationKind } from '../src/domain/operation.ts';
+import { isOpenRun } from '../src/temporal-runs.ts';
 import type { ApiDeps } from './context.ts';
 import { callTemporal } from './temporal.ts';
 
@@ -92,15 +92,7 @@ async function countOpen(
   operations: readonly { id: string; run_id: string }[],
 ): Promise<number> {
   const open = await Promise.all(
-    operations.map(async ({ id, run_id: runId }) => {
-      try {
-        const { status } = await callTemporal(temporal, () => temporal.workflow.getHandle(id, runId).describe());
-        return status.name === 'RUNNING' || status.name === 'PAUSED';
-      } catch (error) {
-        if (error instanceof WorkflowNotFoundError) return false;
-        throw error;
-      }
-    }),
+    operations.map(({ id, run_id: runId }) => callTemporal(temporal, () => isOpenRun(temporal, id, runId))),
   );
   return open.filter(Boolean).length;
 }

@@ -1,5 +1,6 @@
 /** The schedule in Temporal by which all clusters are looked at again and again. One for all workers of a task queue. */
-import { ScheduleAlreadyRunning, ScheduleNotFoundError, type Client, type ScheduleOptions } from '@temporalio/client';
+import type { Client, ScheduleOptions } from '@temporalio/client';
+import { keepSchedule, removeSchedule } from './temporal-schedule.ts';
 
 interface Observation {
   readonly taskQueue: string;
@@ -19,21 +20,8 @@ export function observationScheduleId(taskQueue: string): string {
  */
 export async function keepObserving(client: Client, observation: Observation): Promise<void> {
   const { taskQueue, seconds } = observation;
-  const handle = client.schedule.getHandle(observationScheduleId(taskQueue));
-  if (seconds === 0) {
-    await handle.delete().catch((error: unknown) => {
-      if (!(error instanceof ScheduleNotFoundError)) throw error;
-    });
-    return;
-  }
-  const options = scheduleOf(observation);
-  try {
-    await client.schedule.create(options);
-  } catch (error) {
-    if (!(error instanceof ScheduleAlreadyRunning)) throw error;
-    const { spec, action, policies } = options;
-    await handle.update(({ state }) => ({ spec, action, policies, state }));
-  }
+  if (seconds === 0) await removeSchedule(client, observationScheduleId(taskQueue));
+  else await keepSchedule(client, scheduleOf(observation));
 }
 
 function scheduleOf({ taskQueue, seconds, tenant }: Observation) {

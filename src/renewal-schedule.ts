@@ -1,5 +1,6 @@
 /** The schedule in Temporal by which certificates are renewed. One for all workers of a task queue. */
-import { ScheduleAlreadyRunning, ScheduleNotFoundError, type Client, type ScheduleOptions } from '@temporalio/client';
+import type { Client } from '@temporalio/client';
+import { keepSchedule, removeSchedule } from './temporal-schedule.ts';
 
 interface Renewal {
   readonly taskQueue: string;
@@ -10,15 +11,9 @@ interface Renewal {
 /** Make the schedule, or bring it up to date, or remove it. One that somebody paused stays paused. */
 export async function keepRenewing(client: Client, { taskQueue, hours }: Renewal): Promise<void> {
   const scheduleId = `renew-certificates-${taskQueue}`;
-  const handle = client.schedule.getHandle(scheduleId);
-  if (hours === 0) {
-    await handle.delete().catch((error: unknown) => {
-      if (!(error instanceof ScheduleNotFoundError)) throw error;
-    });
-    return;
-  }
+  if (hours === 0) return removeSchedule(client, scheduleId);
   const every = hours * 3_600_000;
-  const options = {
+  await keepSchedule(client, {
     scheduleId,
     spec: { intervals: [{ every }], jitter: every / 4 },
     action: {
@@ -32,12 +27,5 @@ export async function keepRenewing(client: Client, { taskQueue, hours }: Renewal
     },
     // A look that was missed while nothing ran is made up for.
     policies: { overlap: 'SKIP', catchupWindow: '1 day', pauseOnFailure: false },
-  } satisfies ScheduleOptions;
-  try {
-    await client.schedule.create(options);
-  } catch (error) {
-    if (!(error instanceof ScheduleAlreadyRunning)) throw error;
-    const { spec, action, policies } = options;
-    await handle.update(({ state }) => ({ spec, action, policies, state }));
-  }
+  });
 }

@@ -7,24 +7,17 @@ import {
 } from '@temporalio/client';
 import { ApplicationFailure } from '@temporalio/common';
 import type { TemporalPort } from '../activities/deps.ts';
+import { isOpenRun, isOpenStatus } from './temporal-runs.ts';
 import { ENDED_OUTSIDE, type Ending } from './domain/abandoned.ts';
 
 export function temporalPort(client: Client): TemporalPort {
   return {
-    async isOpen(workflowId, runId) {
-      try {
-        const { status } = await client.workflow.getHandle(workflowId, runId).describe();
-        return status.name === 'RUNNING' || status.name === 'PAUSED';
-      } catch (error) {
-        if (error instanceof WorkflowNotFoundError) return false;
-        throw error;
-      }
-    },
+    isOpen: (workflowId, runId) => isOpenRun(client, workflowId, runId),
     async ending(workflowId, startedAt) {
       const handle = client.workflow.getHandle(workflowId);
       try {
         const { status, closeTime, runId } = await handle.describe();
-        if (status.name === 'RUNNING' || status.name === 'PAUSED') return undefined;
+        if (isOpenStatus(status.name)) return undefined;
         const how = await endOf(client, workflowId, runId, status.name);
         return { ...how, ...(closeTime !== undefined && { at: closeTime }) };
       } catch (error) {
